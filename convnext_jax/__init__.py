@@ -1,0 +1,19 @@
+"""ConvNeXt and its variants on small-image data sets, in JAX: training, resumption and exact evaluation.
+
+The names below load on first use, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convnext_jax.models import create_model, list_models
+
+__all__ = ["create_model", "list_models"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("convnext_jax.models"), name)

@@ -1,0 +1,130 @@
+"""Checkpoints: written in the background, whole or not at all, the latest and the best kept.
+
+A checkpoint holds two items, ``params`` and ``opt_state``, so that an evaluation reads the parameters alone and needs
+to know nothing of the optimiser.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from convnext_jax.errors import UserError
+from convnext_jax.train.state import TrainState
+
+BEST_METRIC = "test/top1"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir.
+
+    Args:
+      directory: where they lie; made where it does not exist.
+      keep_latest: how many of the latest are kept.
+      keep_best: how many with the highest ``test/top1`` are kept besides.
+      read_only: whether nothing may be written or deleted.
+    """
+
+    def __init__(self, directory: Path, *, keep_latest: int = 1, keep_best: int = 0, read_only: bool = False) -> None:
+        policy = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(keep_latest),
+                policies.BestN(
+                    get_metric_fn=_best_metric,
+                    n=keep_best,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            item_names=("params", "opt_state"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                # Orbax writes figures only where this is given; what is kept, the policy alone decides.
+                best_fn=_best_metric,
+                read_only=read_only,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+            ),
+        )
+
+    def save(self, state: TrainState, step: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Starts to save a state and returns once the state may be donated; a step that is there is left alone.
+
+        Args:
+          state: the state after ``step`` steps.
+          step: the same number as ``state.step``, which a look at would wait for the device.
+          metrics: figures of this state; without them it cannot become the best.
+        """
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(state.opt_state)
+        )
+        self._manager.save(step, args=items, metrics=None if metrics is None else dict(metrics))
+
+    def latest_step(self) -> int | None:
+        """The step of the latest checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the highest test accuracy, the earliest of equals, None where none has one."""
+        scored = {step: self.metrics(step).get(BEST_METRIC) for step in sorted(self._manager.all_steps())}
+        scored = {step: score for step, score in scored.items() if score is not None}
+        return max(scored, key=lambda step: scored[step], default=None)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """The figures that a checkpoint was saved with, none for one that was saved in between."""
+        return self._manager.metrics(step) or {}
+
+    def select(self, which: str) -> int:
+        """The step that ``best``, ``latest`` or a number means.
+
+        Raises:
+          UserError: there is no such checkpoint; the message lists those that there are.
+        """
+        steps = sorted(self._manager.all_steps())
+        if which in ("best", "latest"):
+            # A run that was stopped before its first evaluation has no best yet, and its latest is all there is.
+            best = self.best_step() if which == "best" else None
+            step = best if best is not None else self.latest_step()
+        else:
+            step = int(which) if which.isdecimal() else None
+        if step is None or step not in steps:
+            there = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet"
+            raise UserError(f"{self._manager.directory}: no checkpoint {which!r}; {there}; or say best or latest")
+        return step
+
+    def restore_state(self, step: int, like: TrainState) -> TrainState:
+        """The state of a checkpoint, with the shapes, dtypes and shardings of ``like`` (arrays or their abstraction)."""
+        items = ocp.args.Composite(
+            params=ocp.args.StandardRestore(like.params), opt_state=ocp.args.StandardRestore(like.opt_state)
+        )
+        restored = self._manager.restore(step, args=items)
+        return TrainState(like.step + step, restored.params, restored.opt_state)
+
+    def restore_params(self, step: int, like: Any) -> Any:
+        """The parameters alone of a checkpoint, with the shapes, dtypes and shardings of ``like``."""
+        items = ocp.args.Composite(params=ocp.args.StandardRestore(like))
+        return self._manager.restore(step, args=items).params
+
+    def wait(self) -> None:
+        """Returns when all that was saved is safe on the disk; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Waits for what is being written and releases the threads.
+        self._manager.close()
+
+
+def _best_metric(metrics: Mapping[str, float]) -> float:
+    return metrics[BEST_METRIC]

@@ -1,0 +1,99 @@
+"""What the command lines share: exit statuses and the reading of ``--config``.
+
+Imports nothing heavy, so that ``--help`` and a mistake answer at once.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from convnext_jax.config import Experiment, check_field, parse_experiment
+from convnext_jax.errors import UserError
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_TEMPFAIL = 75  # sysexits.h's EX_TEMPFAIL: the same command, run again, goes on
+
+
+def run_main(main: Callable[[], None]) -> NoReturn:
+    """Runs a command and exits: 0 when done, 2 for a mistake of the user's, told in one line."""
+    # Orbax's warnings speak of its own options; what concerns the user, these commands say themselves.
+    logging.set_verbosity(logging.ERROR)
+    try:
+        main()
+    except UserError as error:
+        fail(str(error), EXIT_USAGE)
+    except KeyboardInterrupt:
+        fail("interrupted; run the same command again to go on", EXIT_TEMPFAIL)
+    sys.exit(0)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Prints ``error: <message>`` on one line and exits with a status."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser without abbreviations, whose usage errors are one line like every other."""
+
+    def __init__(self, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawTextHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message and exits with status 2."""
+        fail(f"{message}; see {self.prog} --help", EXIT_USAGE)
+
+
+def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
+    """Reads a config file and the overrides of the command line.
+
+    Args:
+      path: a Python file with ``get_config()``, or ``file.py:argument`` for ``get_config(argument)``.
+      overrides: ``--config.section.field=value`` and the like, all that is left of the command line.
+
+    Raises:
+      UserError: no such file, a flag that does not exist, or a configuration that is wrong.
+    """
+    file = Path(path.partition(":")[0])
+    if not file.is_file():
+        there = ", ".join(sorted(map(str, file.parent.glob("*.py")))) or "nothing"
+        raise UserError(f"--config {path}: there is no file {file}; {file.parent} holds {there}")
+    for argument in overrides:
+        if override := re.match(r"--(no)?config\.([^=]*)", argument):
+            check_field(override[2])
+        elif argument.startswith("-"):
+            raise UserError(f"unknown flag {argument.partition('=')[0]}; see --help")
+    values = flags.FlagValues()
+    arguments = ["train.py", f"--config={path}", *overrides]
+    try:
+        flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+        unused = values(arguments)[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    except (AttributeError, KeyError) as error:
+        # A locked ConfigDict names the field that does not exist, and the nearest one that does.
+        raise UserError(f"{path}: {error.args[0] if error.args else error}") from error
+    if unused:
+        raise UserError(f"unexpected argument {unused[0]!r}; overrides read --config.section.field=value")
+    return parse_experiment(flag.value)
+
+
+def check_names(experiment: Experiment) -> None:
+    """Raises UserError where the experiment names a model, a stem or a data set that does not exist."""
+    from convnext_jax.data.registry import check_name
+    from convnext_jax.models.from_config import check_model
+
+    check_model(experiment.model)
+    check_name(experiment.data.name)

@@ -1,0 +1,56 @@
+"""``curves.png``: loss, accuracy and learning rate of a run, drawn from its ``metrics.jsonl``."""
+
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+from convnext_jax.logging import Line
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402  (the backend that needs no screen has to be chosen first)
+
+
+def plot_curves(lines: list[Line], path: Path, title: str) -> None:
+    """Draws the curves of a run into a PNG file.
+
+    Args:
+      lines: the lines of ``metrics.jsonl``.
+      path: the file to write.
+      title: what stands above.
+    """
+    figure, (losses, accuracies, rates) = pyplot.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    _plot(losses, lines, {"train/loss": "train (smoothed labels, augmented)", "test/loss": "test"})
+    losses.set_ylabel("loss (nats)")
+    _plot(
+        accuracies,
+        lines,
+        {"train/top1": "train top-1 (augmented)", "test/top1": "test top-1", "test/top5": "test top-5"},
+    )
+    accuracies.set_ylabel("accuracy")
+    accuracies.set_ylim(0, 1)
+    _plot(rates, lines, {"train/lr": "learning rate"})
+    rates.set_ylabel("learning rate")
+    for axes in (losses, accuracies, rates):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _plot(axes: "pyplot.Axes", lines: list[Line], names: dict[str, str]) -> None:
+    for name, label in names.items():
+        epochs, values = _by_epoch(lines, name)
+        axes.plot(epochs, values, label=label, marker="." if len(epochs) < 30 else None)
+
+
+def _by_epoch(lines: list[Line], name: str) -> tuple[list[int], list[float]]:
+    """The mean of a figure over the lines of each epoch, so that a curve is readable however often it was logged."""
+    values = defaultdict(list)
+    for line in lines:
+        if name in line:
+            values[math.ceil(line["epoch"])].append(line[name])
+    return list(values), [sum(of_epoch) / len(of_epoch) for of_epoch in values.values()]

@@ -1,0 +1,133 @@
+"""From the configuration to arrays: the cache where there is one, else preparing and decoding."""
+
+import json
+import logging
+from pathlib import Path
+
+from convnext_jax.config import DataConfig
+from convnext_jax.data.cache import CacheKey, build_cache, open_cache
+from convnext_jax.data.dataset import Dataset
+from convnext_jax.data.digits import load_digits
+from convnext_jax.data.image_folder import load_image_folder
+from convnext_jax.data.locks import exclusive, is_writable, sweep
+from convnext_jax.data.prepared import (
+    INFO_FILE,
+    PreparedInfo,
+    RecordSource,
+    damaged,
+    data_root,
+    find_prepared,
+    read_info,
+)
+from convnext_jax.data.registry import check_name
+from convnext_jax.data.tiny_imagenet_archive import choose_archive
+from convnext_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def load(config: DataConfig) -> Dataset:
+    """Loads a data set; downloads, prepares and decodes it first where that has not been done.
+
+    Args:
+      config: which data set, where it lies, and at which size.
+
+    Returns:
+      The data set, its images memory-mapped from the cache.
+
+    Raises:
+      UserError: anything that the user can put right: an unknown name, missing data, an unusable picture.
+    """
+    check_name(config.name)
+    if config.name == "digits":
+        return load_digits(config.image_size)
+    if config.name == "image_folder":
+        return load_image_folder(config)
+    return _load_prepared(config)
+
+
+def _load_prepared(config: DataConfig) -> Dataset:
+    root = data_root(config.data_dir)
+    manual_dir = _manual_dir(config)
+    prepared = find_prepared(root, _name_on_disk(config.name, manual_dir))
+    if prepared is None:
+        prepared = _prepare(config, root, manual_dir)
+    info = read_info(prepared)
+    key = CacheKey(config.name, prepared, info.fingerprint, config.image_size)
+    dataset = open_cache(key)
+    if dataset is None:
+        sources = {"train": _source(info, "train"), "test": _source(info, "test", "validation")}
+        dataset = build_cache(key, sources, _class_names(prepared))
+    return dataset
+
+
+def _manual_dir(config: DataConfig) -> Path | None:
+    if config.manual_dir is None:
+        return None
+    folder = Path(config.manual_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"manual_dir {folder} does not exist: put the archive there, or leave manual_dir out")
+    return folder
+
+
+def _name_on_disk(name: str, manual_dir: Path | None) -> str:
+    """The data set's folder below the root."""
+    if name == "tiny_imagenet":
+        variant = choose_archive(manual_dir).variant
+        return name if variant is None else f"{name}/{variant}"
+    return name
+
+
+def _prepare(config: DataConfig, root: Path, manual_dir: Path | None) -> Path:
+    # TFDS takes a second to import, so it is imported only where data has to be prepared.
+    from convnext_jax.data import tfds_builders
+
+    builder = tfds_builders.make_builder(config.name, root, manual_dir)
+    tfds_builders.check_features(builder, config.image_size)
+    folder = Path(builder.data_dir)
+    if (folder / INFO_FILE).is_file():  # where the name leaves out the configuration
+        return folder
+    if not is_writable(root):
+        raise UserError(
+            f"data set {config.name} is not in {root}, and nothing can be written there: "
+            "give the folder that holds it, or one that can be written to, with --config.data.data_dir"
+        )
+    with exclusive(root / f".{builder.name}.lock"):
+        if not (folder / INFO_FILE).is_file():  # prepared by a process that this one waited for
+            sweep(folder.parent, f"incomplete.*_{folder.name}")  # of a process that was killed
+            _hint_at_other_archives(config.name, folder)
+            log.warning("preparing %s in %s", config.name, folder)
+            try:
+                tfds_builders.prepare(builder, manual_dir)
+            except UserError as error:
+                raise UserError(f"{config.name} is not in {root} yet, and cannot be prepared: {error}") from error
+    return folder
+
+
+def _hint_at_other_archives(name: str, folder: Path) -> None:
+    """Tells of data from the user's own archive, which is used only where its folder is given."""
+    for other in sorted(folder.parent.glob("archive_*")) if name == "tiny_imagenet" else ():
+        log.warning("%s is from another archive, and used with the manual_dir of its .sha256 file", other)
+
+
+def _source(info: PreparedInfo, *names: str) -> RecordSource:
+    """The first split of these names that the data set has."""
+    for name in names:
+        if info.splits.get(name):
+            return RecordSource(info.folder, name, info.splits[name])
+    listed = ", ".join(info.splits)
+    raise UserError(f"the data set in {info.folder} has no split {' or '.join(names)} (it has {listed})")
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    try:
+        text = (folder / "features.json").read_text(encoding="utf-8")
+        features = json.loads(text)["featuresDict"]["features"]
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(folder, f"features.json: {error}") from error
+    if "image" not in features.get("image", {}) or "classLabel" not in features.get("label", {}):
+        raise UserError(f"the data in {folder} is not for image classification: it has no features `image` and `label`")
+    names = folder / "label.labels.txt"  # only where the classes have names
+    if names.is_file():
+        return tuple(names.read_text(encoding="utf-8").splitlines())
+    return tuple(str(label) for label in range(int(features["label"]["classLabel"]["numClasses"])))

@@ -1,0 +1,132 @@
+"""Folders of data that TFDS prepared: finding them without TFDS, and reading their ArrayRecord files."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from convnext_jax.data.decode import Picture
+from convnext_jax.errors import UserError
+
+INFO_FILE = "dataset_info.json"
+
+
+def data_root(data_dir: str | None) -> Path:
+    """The folder that holds the prepared data sets: the one given, else TFDS's own choice."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
+    return Path(chosen).expanduser()
+
+
+def find_prepared(root: Path, name: str) -> Path | None:
+    """The newest prepared version of a data set.
+
+    Args:
+      root: see ``data_root``.
+      name: the data set's name, with its configuration after a slash where it has one.
+
+    Returns:
+      ``root/name/<version>``, or None where no version was prepared there.
+    """
+    versions = [
+        folder
+        for folder in (root / name).glob("*.*.*")
+        if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) and (folder / INFO_FILE).is_file()
+    ]
+    return max(versions, key=lambda v: [int(part) for part in v.name.split(".")], default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedInfo:
+    """What the files of a prepared data set say about it.
+
+    Attributes:
+      folder: the folder itself.
+      splits: number of examples by split.
+      fingerprint: changes whenever the description or the size of a record file does.
+    """
+
+    folder: Path
+    splits: dict[str, int]
+    fingerprint: str
+
+
+def read_info(folder: Path) -> PreparedInfo:
+    """Reads what a prepared data set says about itself.
+
+    Args:
+      folder: a folder that ``find_prepared`` returned.
+
+    Raises:
+      UserError: the description is damaged, a record file is missing, or the files are not ArrayRecord.
+    """
+    try:
+        text = (folder / INFO_FILE).read_text(encoding="utf-8")
+        info: dict[str, Any] = json.loads(text)
+        splits = {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
+        shards = {s["name"]: len(s["shardLengths"]) for s in info["splits"]}
+        file_format = info.get("fileFormat", "tfrecord")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(folder, f"{INFO_FILE}: {error}") from error
+    if file_format != "array_record":
+        raise UserError(
+            f"{folder} holds {file_format} files, which cannot be read without TensorFlow: give another "
+            "folder with --config.data.data_dir (data prepared there will be ArrayRecord)"
+        )
+    digest = hashlib.sha256(text.encode())
+    for split, count in shards.items():
+        files = sorted(folder.glob(f"*-{split}.array_record-*-of-{count:05d}"))
+        if len(files) != count:
+            raise damaged(folder, f"split {split} has {len(files)} of its {count} record files")
+        for file in files:
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+    return PreparedInfo(folder, splits, digest.hexdigest())
+
+
+def damaged(folder: Path, reason: object) -> UserError:
+    """The error for a prepared folder that cannot be used."""
+    reason = " ".join(str(reason).split())[:200]
+    return UserError(f"the prepared data in {folder} is damaged ({reason}): delete that folder and prepare it again")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordSource:
+    """The pictures of one split of a prepared data set (a ``decode.Source``).
+
+    Attributes:
+      folder: the prepared data set.
+      split: the split's name.
+      count: the number of its examples.
+    """
+
+    folder: Path
+    split: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, start: int, stop: int) -> Iterator[Picture]:
+        """The examples start, start + 1, ..., stop - 1, from their features ``image`` and ``label``."""
+        import tensorflow_datasets as tfds  # a second to import, and not needed once the cache is there
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        messages: Any = tf_example_pb2  # its classes are made at run time
+        try:
+            builder: Any = tfds.builder_from_directory(builder_dir=self.folder)
+            raw = tfds.decode.DeserializeMethod.RAW_BYTES
+            records = builder.as_data_source(split=self.split, deserialize_method=raw).__getitems__(
+                list(range(start, stop))
+            )
+            for index, record in enumerate(records, start):
+                feature = messages.Example.FromString(record).features.feature
+                encoded = feature["image"].bytes_list.value[0]
+                label = feature["label"].int64_list.value[0]
+                yield Picture(f"{self.split}[{index}] of {self.folder}", encoded, label)
+        except UserError:
+            raise
+        except Exception as error:  # the readers raise whatever fits: ValueError, RuntimeError, DecodeError, ...
+            raise damaged(self.folder, f"split {self.split}: {error}") from error

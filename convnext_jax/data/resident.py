@@ -1,0 +1,80 @@
+"""A data set that lives on the devices, and the batch of a step as a function of (seed, step)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convnext_jax.data.dataset import Split
+from convnext_jax.random import Stream, stream_key
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ResidentSplit:
+    """A split on the devices, whole on each.
+
+    Attributes:
+      images: uint8 [N, H, W, 3].
+      labels: int32 [N], in [0, classes).
+    """
+
+    images: jax.Array
+    labels: jax.Array
+
+    @property
+    def num_examples(self) -> int:
+        """N, the number of examples."""
+        return self.images.shape[0]
+
+    def take(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images [B, H, W, 3] uint8 and labels [B] int32 at the indices [B], each in [0, N)."""
+        # Every index is in range by construction, so XLA need not clamp or fill.
+        return (
+            self.images.at[indices].get(mode="promise_in_bounds"),
+            self.labels.at[indices].get(mode="promise_in_bounds"),
+        )
+
+
+def put_split(split: Split, sharding: jax.sharding.Sharding) -> ResidentSplit:
+    """Copies a split from the host to the devices of a sharding."""
+    images, labels = (
+        jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: np.asarray(array[index]))
+        for array in (split.images, split.labels)
+    )
+    return ResidentSplit(images, labels)
+
+
+def epoch_order(seed: int | jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
+    """The order of the examples in an epoch: a uniformly random permutation, int32 [N]."""
+    return jax.random.permutation(stream_key(seed, Stream.ORDER, epoch), num_examples).astype(jnp.int32)
+
+
+def batch_indices(order: jax.Array, step: int | jax.Array, batch_size: int) -> jax.Array:
+    """The examples of a step, int32 [B].
+
+    Args:
+      order: the order of the step's epoch, int32 [N].
+      step: counted from the start of the run. An epoch has N // B steps, so each example comes at most once in it
+        and a remainder, other examples in every epoch, stays out.
+      batch_size: B, at most N.
+    """
+    steps_per_epoch = order.shape[0] // batch_size
+    return jax.lax.dynamic_slice_in_dim(order, (step % steps_per_epoch) * batch_size, batch_size)
+
+
+def normalize(images: jax.Array, mean: jax.Array | np.ndarray, std: jax.Array | np.ndarray) -> jax.Array:
+    """Pixels as the network takes them, ``(x / 255 - mean) / std`` by channel.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      mean: float32 [C], channel means of the training split on the scale [0, 1].
+      std: float32 [C], channel standard deviations on the same scale.
+
+    Returns:
+      float32 [B, H, W, C].
+    """
+    scale = (1.0 / (255.0 * np.asarray(std, np.float64))).astype(np.float32)
+    offset = (np.asarray(mean, np.float64) / np.asarray(std, np.float64)).astype(np.float32)
+    return images.astype(jnp.float32) * scale - offset

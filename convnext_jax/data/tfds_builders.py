@@ -1,0 +1,159 @@
+"""TFDS's own builders, made to prepare data without TensorFlow.
+
+Three things of a builder need TensorFlow: opening files, encoding arrays as pictures, unpacking downloads.
+Each is replaced on the one builder that prepares, for as long as it prepares. Names, versions, URLs,
+checksums, features and the generators of examples stay TFDS's, so the data is like any that it prepares.
+"""
+
+import contextlib
+import glob
+import io
+import os
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from convnext_jax.data.tfds_downloads import Downloads
+from convnext_jax.data.tiny_imagenet import TinyImagenet
+from convnext_jax.data.tiny_imagenet_archive import choose_archive
+from convnext_jax.errors import UserError
+
+# What builders use of ``tf`` to read what they downloaded, on local files.
+FILES_ONLY = types.SimpleNamespace(
+    io=types.SimpleNamespace(
+        gfile=types.SimpleNamespace(
+            GFile=lambda name, mode="r": open(name, mode),
+            exists=os.path.exists,
+            glob=glob.glob,
+            isdir=os.path.isdir,
+            listdir=os.listdir,
+            walk=os.walk,
+        )
+    )
+)
+
+
+def make_builder(name: str, root: Path, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
+    """Makes the builder of a data set, ready to prepare it below ``root``; touches no network.
+
+    Args:
+      name: a name that ``registry.check_name`` accepts.
+      root: the folder of the prepared data sets.
+      manual_dir: a folder with archives of the user's, if any.
+
+    Raises:
+      UserError: there is no such data set, configuration, or archive.
+    """
+    if name == TinyImagenet.name:
+        return TinyImagenet(archive=choose_archive(manual_dir), data_dir=root)
+    base, _, config = name.partition("/")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints advice about installing TensorFlow
+            return tfds.builder_cls(base)(data_dir=root, config=config or None)
+    except tfds.core.DatasetNotFoundError as error:
+        raise UserError(f"data set {name} is not registered with TFDS {tfds.__version__}") from error
+    except (ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"data set {name} cannot be used: {reason}") from error
+
+
+def expected_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> dict[str, Any]:
+    """The files that a builder may ask for: TFDS's size, checksum and file name by URL."""
+    if isinstance(builder, TinyImagenet):
+        file = choose_archive(manual_dir).file
+        return {file.url: file}
+    return dict(builder.url_infos or {})
+
+
+def check_features(builder: tfds.core.DatasetBuilder, image_size: int | None) -> None:
+    """Raises UserError unless the data set holds images of one size, each with one label."""
+    name, features = builder.name, _features(builder)
+    image, label = features.get("image"), features.get("label")
+    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
+        raise UserError(f"data set {name} is not for image classification: it has no features `image` and `label`")
+    if image.np_dtype != np.uint8:
+        raise UserError(f"data set {name} has {image.np_dtype} images, and only uint8 can be used")
+    shape: Any = image.shape
+    if image_size is None and None in shape:
+        raise UserError(
+            f"data set {name} has images of several sizes: give one, for example --config.data.image_size=64"
+        )
+
+
+def _features(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    features = builder.info.features
+    return dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+
+
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> Path:
+    """Downloads the data of ``builder`` and writes it as ArrayRecord files.
+
+    Only one process at a time may prepare a data set.
+
+    Args:
+      builder: what ``make_builder`` returned.
+      manual_dir: a folder with archives of the user's, if any.
+
+    Returns:
+      The folder of the prepared data.
+
+    Raises:
+      UserError: a download fails or has a wrong checksum, or the builder needs more than is replaced here.
+    """
+    root = Path(builder.data_dir_root)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    settings = tfds.download.DownloadConfig(try_download_gcs=False)
+    files = expected_files(builder, manual_dir)
+    with Downloads(builder, files, root / "downloads" / builder.name, manual_dir) as downloads:
+        with _without_tensorflow(builder, downloads):
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):  # a summary of sizes, mostly unknown
+                    builder.download_and_prepare(download_config=settings, file_format="array_record")
+            except (AttributeError, ImportError) as error:
+                raise UserError(
+                    f"the TFDS builder of {builder.name} cannot prepare its data here ({error}): prepare it "
+                    "with file_format='array_record' where it can, and give that folder with "
+                    "--config.data.data_dir"
+                ) from error
+            except OSError as error:
+                raise UserError(f"the data of {builder.name} cannot be written to {root}: {error}") from error
+    return Path(builder.data_dir)
+
+
+@contextlib.contextmanager
+def _without_tensorflow(builder: tfds.core.DatasetBuilder, downloads: Downloads) -> Iterator[None]:
+    encoder = _features(builder)["image"]
+    encode = encoder.encode_example
+    encoder.encode_example = lambda image: encode(encode_png(image) if isinstance(image, np.ndarray) else image)
+    vars(builder)["_make_download_manager"] = lambda **_: downloads
+    with contextlib.ExitStack() as stack:
+        for cls in type(builder).__mro__:  # a builder's helpers lie in its own module, or in its base's
+            module = sys.modules[cls.__module__]
+            if "tf" in vars(module) and not cls.__module__.startswith("tensorflow_datasets.core."):
+                stack.callback(setattr, module, "tf", vars(module)["tf"])
+                vars(module)["tf"] = FILES_ONLY
+        try:
+            yield
+        finally:
+            del encoder.encode_example, vars(builder)["_make_download_manager"]
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Encodes an image without loss.
+
+    Args:
+      image: uint8 [H, W, C] with 1, 3 or 4 channels.
+
+    Returns:
+      The bytes of a PNG file.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
+    return buffer.getvalue()

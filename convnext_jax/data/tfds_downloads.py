@@ -1,0 +1,137 @@
+"""The download manager that builders are given: verified files, unpacked for as long as they are needed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import extractor, resource
+
+from convnext_jax.data.download import RemoteFile, obtain
+from convnext_jax.errors import UserError
+
+
+class Downloads:
+    """Stands in for ``tfds.download.DownloadManager``, with the part of it that builders call.
+
+    Args:
+      builder: the builder that is served.
+      expected: size, checksum and file name by URL.
+      folder: where downloads are kept.
+      manual_dir: where the user may have put files.
+    """
+
+    def __init__(
+        self,
+        builder: tfds.core.DatasetBuilder,
+        expected: Mapping[str, Any],
+        folder: Path,
+        manual_dir: Path | None,
+    ) -> None:
+        self._builder = builder
+        self._expected = expected
+        self._folder = folder
+        self._manual_dir = manual_dir
+        self._sizes: dict[str, int] = {}
+
+    def __enter__(self) -> "Downloads":
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self._folder.glob("extracted-*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._extracted = tempfile.TemporaryDirectory(prefix="extracted-", dir=self._folder)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._extracted.cleanup()
+
+    @property
+    def download_dir(self) -> Path:
+        """The folder that downloads are kept in."""
+        return self._folder
+
+    @property
+    def downloaded_size(self) -> int:
+        """The bytes of all files that were asked for."""
+        return sum(self._sizes.values())
+
+    @property
+    def manual_dir(self) -> Path:
+        """The folder of the user's archives, for data sets that cannot be downloaded at all."""
+        if self._manual_dir is None or not self._manual_dir.is_dir():
+            instructions = " ".join((self._builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
+            raise UserError(
+                f"data set {self._builder.name} must be fetched by hand: {instructions} "
+                "Then name the folder with --config.data.manual_dir=DIR"
+            )
+        return self._manual_dir
+
+    def download(self, urls: Any) -> Any:
+        """Returns a path for each URL of a structure of URLs."""
+        return _map(self._download_one, urls)
+
+    def extract(self, paths: Any) -> Any:
+        """Returns a path for each archive of a structure of archives: the folder or file that was in it."""
+        return _map(self._extract_one, paths)
+
+    def download_and_extract(self, urls: Any) -> Any:
+        """Both, for a structure of URLs."""
+        return _map(self._download_and_extract_one, urls)
+
+    def iter_archive(self, archive: Any) -> Iterator[tuple[str, BinaryIO]]:
+        """Yields (path in the archive, open file) for each file of an archive."""
+        path, method = _path_and_method(archive)
+        with path.open("rb") as handle:
+            yield from extractor.iter_archive(handle, method)
+
+    def _download_one(self, url: Any) -> Path:
+        address = url.url if isinstance(url, resource.Resource) else str(url)
+        known = self._expected.get(address)
+        if isinstance(known, RemoteFile):
+            file = known
+        elif known is None:
+            file = RemoteFile(self._builder.name, address, os.path.basename(address), None)
+        else:
+            filename = known.filename or os.path.basename(address)
+            file = RemoteFile(self._builder.name, address, filename, known.checksum, int(known.size))
+        path = obtain(file, self._folder, self._manual_dir)
+        self._sizes[address] = path.stat().st_size
+        return path
+
+    def _download_and_extract_one(self, url: Any) -> Path:
+        path = self._download_one(url)
+        if isinstance(url, resource.Resource):
+            return self._extract_one(resource.Resource(path=path, extract_method=url.extract_method))
+        return self._extract_one(path)
+
+    def _extract_one(self, archive: Any) -> Path:
+        path, method = _path_and_method(archive)
+        if method == resource.ExtractMethod.NO_EXTRACT:
+            return path
+        target = Path(tempfile.mkdtemp(dir=self._extracted.name))
+        for name, handle in self.iter_archive(archive):
+            # A compressed single file has no name of its own in the archive.
+            out = target / (name or path.stem)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("wb") as copy:
+                shutil.copyfileobj(handle, copy)
+            if not name:
+                return out
+        return target
+
+
+def _path_and_method(archive: Any) -> tuple[Path, resource.ExtractMethod]:
+    if isinstance(archive, resource.Resource):
+        return Path(archive.path), archive.extract_method
+    return Path(archive), resource.guess_extract_method(Path(archive).name)
+
+
+def _map(function: Callable[[Any], Path], structure: Any) -> Any:
+    """Applies ``function`` to the leaves of nested dicts, lists and tuples."""
+    if isinstance(structure, Mapping):
+        return {key: _map(function, value) for key, value in structure.items()}
+    if isinstance(structure, list | tuple):
+        return type(structure)(_map(function, value) for value in structure)
+    return function(structure)

@@ -1,0 +1,126 @@
+"""Tiny ImageNet as a TFDS builder: 200 classes, 64x64 pixels, the archive's own JPEG bytes."""
+
+import contextlib
+import logging
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from convnext_jax.data.tiny_imagenet_archive import OFFICIAL, TinyImagenetArchive
+from convnext_jax.errors import UserError
+
+ROOT = "tiny-imagenet-200"
+
+
+class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Tiny ImageNet, without its unlabelled test split.
+
+    Data that is made from another archive than the official one has a configuration of its own, named after
+    the archive's checksum, so it never lies where the official data is looked for.
+
+    Args:
+      archive: the archive to prepare from.
+      **kwargs: see ``tfds.core.DatasetBuilder``.
+    """
+
+    name = "tiny_imagenet"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Train and validation split of the official archive."}
+
+    def __init__(self, *, archive: TinyImagenetArchive, **kwargs: Any) -> None:
+        if archive.variant is not None:
+            description = f"Made from an archive with SHA-256 {archive.sha256}."
+            kwargs["config"] = tfds.core.BuilderConfig(
+                name=archive.variant, version=self.VERSION, description=description
+            )
+        with _without_warnings():  # TFDS warns of every configuration that is not in a fixed list
+            super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Tiny ImageNet: 64x64 pixel images of 200 classes of ImageNet.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "file_name": tfds.features.Text(),
+                    "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="http://cs231n.stanford.edu/",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        path = Path(dl_manager.download(OFFICIAL.url))
+        with _open_archive(path) as archive:
+            wnids = archive.read(f"{ROOT}/wnids.txt").decode().split()
+            words = archive.read(f"{ROOT}/words.txt").decode()
+        features: Any = self.info.features
+        features["label"].names = class_names(wnids, words)
+        labels = {wnid: label for label, wnid in enumerate(wnids)}
+        return {
+            "train": _train_examples(path, labels),
+            "validation": _validation_examples(path, labels),
+        }
+
+    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        raise NotImplementedError("the splits have generators of their own")
+
+
+@contextlib.contextmanager
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, KeyError) as error:  # KeyError: a file, or a class, that is not there
+        raise UserError(f"{path} is not laid out like {OFFICIAL.filename}: {error}") from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def class_names(wnids: list[str], words: str) -> list[str]:
+    """The words of each WordNet identifier, in the identifiers' order.
+
+    Args:
+      wnids: WordNet identifiers.
+      words: lines of an identifier, a tab and its words.
+
+    Returns:
+      The words; with the identifier behind them where two classes have the same words.
+    """
+    table = dict(line.split("\t", 1) for line in words.splitlines() if "\t" in line)
+    names = [table.get(wnid, wnid).strip() for wnid in wnids]
+    return [f"{name} ({wnid})" if names.count(name) > 1 else name for name, wnid in zip(names, wnids, strict=True)]
+
+
+def _train_examples(path: Path, labels: dict[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _open_archive(path) as archive:
+        for member in archive.namelist():
+            parts = member.split("/")  # tiny-imagenet-200/train/<wnid>/images/<wnid>_<n>.JPEG
+            if len(parts) == 5 and parts[1] == "train" and parts[3] == "images" and parts[4]:
+                yield _example(archive, member, labels[parts[2]])
+
+
+def _validation_examples(path: Path, labels: dict[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _open_archive(path) as archive:
+        for line in archive.read(f"{ROOT}/val/val_annotations.txt").decode().splitlines():
+            file_name, wnid = line.split("\t")[:2]  # and the four corners of a box
+            yield _example(archive, f"{ROOT}/val/images/{file_name}", labels[wnid])
+
+
+def _example(archive: zipfile.ZipFile, member: str, label: int) -> tuple[str, dict[str, Any]]:
+    file_name = member.rsplit("/", 1)[1]
+    return file_name, {"file_name": file_name, "image": archive.read(member), "label": label}

@@ -1,0 +1,83 @@
+"""Which Tiny ImageNet archive is meant: the official one, or one of the user's with a checksum of its own."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from convnext_jax.data.download import RemoteFile
+from convnext_jax.errors import UserError
+
+OFFICIAL = RemoteFile(
+    dataset="tiny_imagenet",
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    filename="tiny-imagenet-200.zip",
+    sha256="6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+    size=248_100_043,
+)
+PATTERN = "tiny-imagenet-200*.zip"
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyImagenetArchive:
+    """An archive in the official layout.
+
+    Attributes:
+      filename: what it is called.
+      sha256: the checksum that it must have.
+    """
+
+    filename: str = OFFICIAL.filename
+    sha256: str = OFFICIAL.sha256 or ""
+
+    @property
+    def variant(self) -> str | None:
+        """The name of the prepared data's configuration; None for the official archive."""
+        return None if self.sha256 == OFFICIAL.sha256 else f"archive_{self.sha256[:12]}"
+
+    @property
+    def file(self) -> RemoteFile:
+        """The archive as a file to obtain."""
+        if self.variant is None:
+            return OFFICIAL
+        return dataclasses.replace(OFFICIAL, filename=self.filename, sha256=self.sha256, size=None)
+
+
+def choose_archive(manual_dir: Path | None) -> TinyImagenetArchive:
+    """Decides which archive is meant, without reading it.
+
+    An archive in ``manual_dir`` with a file ``<archive>.sha256`` beside it (as ``sha256sum`` writes it) is
+    expected to have that checksum; any other must be the official one.
+
+    Args:
+      manual_dir: the folder with the user's archive, if any.
+
+    Raises:
+      UserError: there are several archives to choose from, or a checksum file is malformed.
+    """
+    if manual_dir is None:
+        return TinyImagenetArchive()
+    names = {path.name for path in manual_dir.glob(PATTERN)}
+    names |= {path.name.removesuffix(".sha256") for path in manual_dir.glob(PATTERN + ".sha256")}
+    if not names:
+        return TinyImagenetArchive()
+    if OFFICIAL.filename not in names and len(names) > 1:
+        listed = ", ".join(sorted(names))
+        raise UserError(f"{manual_dir} holds several Tiny ImageNet archives ({listed}): leave one there")
+    filename = OFFICIAL.filename if OFFICIAL.filename in names else names.pop()
+    declared = manual_dir / f"{filename}.sha256"
+    if declared.is_file():
+        return TinyImagenetArchive(filename, _read_checksum(declared))
+    if filename != OFFICIAL.filename:
+        raise UserError(
+            f"{manual_dir / filename} is not called {OFFICIAL.filename} and has no checksum of its own: if "
+            "it is meant to differ from the official archive, write its checksum beside it with "
+            f"`sha256sum {filename} > {filename}.sha256`"
+        )
+    return TinyImagenetArchive()
+
+
+def _read_checksum(path: Path) -> str:
+    words = path.read_text(encoding="utf-8", errors="replace").split()
+    if not words or not re.fullmatch(r"[0-9a-fA-F]{64}", words[0]):
+        raise UserError(f"{path} does not begin with a SHA-256 (64 hexadecimal digits): write it with sha256sum")
+    return words[0].lower()

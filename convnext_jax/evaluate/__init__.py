@@ -1,0 +1,1 @@
+"""Exact evaluation of a split; knows parameters, not how they were trained."""

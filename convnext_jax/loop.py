@@ -1,0 +1,295 @@
+"""The training loop: the one place that reads clocks, writes files and prints."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from convnext_jax.augment.policy import check_policy
+from convnext_jax.checkpoint import Checkpoints
+from convnext_jax.config import Experiment
+from convnext_jax.data import Dataset
+from convnext_jax.data.resident import ResidentSplit, put_split
+from convnext_jax.distributed import batch_sharded, check_batch_size, compute_dtype, replicated
+from convnext_jax.environment import describe_environment
+from convnext_jax.errors import UserError
+from convnext_jax.evaluate.exact import evaluate_split
+from convnext_jax.logging import MetricsWriter, Progress, read_metrics
+from convnext_jax.models import count_parameters, split_model
+from convnext_jax.models.from_config import model_from_config
+from convnext_jax.models.sizes import check_image_size
+from convnext_jax.optim.optimizer import make_optimizer
+from convnext_jax.optim.schedules import warmup_cosine
+from convnext_jax.signals import StopSignals
+from convnext_jax.train.state import TrainState, init_state
+from convnext_jax.train.step import Program, StepMetrics, compile_train_steps
+from convnext_jax.workdir import DatasetRecord, write_json
+
+
+class Diverged(Exception):
+    """The loss is no longer a number; the message names the step, the learning rate and the last good checkpoint."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and its state is safe; the message says how to go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An experiment and a data set made ready for the devices.
+
+    Attributes:
+      experiment: the settings.
+      program: what the step is compiled for.
+      train: the training split.
+      test: the split that is evaluated.
+      steps_per_epoch: steps of an epoch.
+      steps_per_call: steps of one call to the device, a divisor of the steps of an epoch.
+    """
+
+    experiment: Experiment
+    program: Program
+    train: ResidentSplit
+    test: ResidentSplit
+    steps_per_epoch: int
+    steps_per_call: int
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.experiment.run.epochs * self.steps_per_epoch
+
+
+def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> None:
+    """Raises UserError for whatever can be known to be wrong once the data and the devices are known."""
+    count, height, width = dataset.train.images.shape[:3]
+    batch_size = experiment.run.batch_size
+    if batch_size > count:
+        raise UserError(f"config.run.batch_size={batch_size} is larger than {dataset.name}'s {count} training images")
+    check_batch_size("config.run.batch_size", batch_size, mesh)
+    check_policy(experiment.augment, height, width)
+    check_image_size(experiment.model.stem, height, width)
+
+
+def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -> dict[str, Any]:
+    """Trains from the latest checkpoint of the workdir, or from the start, to the end of the run.
+
+    Args:
+      experiment: the settings; they and the workdir have been checked.
+      dataset: the data, on the host.
+      workdir: where everything is written.
+      mesh: the devices.
+
+    Returns:
+      What ``summary.json`` holds.
+
+    Raises:
+      Diverged: a loss or gradient that is not finite; nothing of it was saved.
+      Stopped: a signal came, and the state is saved.
+    """
+    with StopSignals() as signals:
+        run, state = _prepare(experiment, dataset, mesh)
+        parameters = count_parameters(state.params)
+        options = {"keep_latest": experiment.run.keep_latest, "keep_best": experiment.run.keep_best}
+        with Checkpoints(workdir / "checkpoints", **options) as checkpoints:
+            first_step = checkpoints.latest_step() or 0
+            if first_step:
+                state = checkpoints.restore_state(first_step, state)
+            write_json(workdir / "environment.json", describe_environment() | {"first_step": first_step})
+            if first_step < run.total_steps:
+                _train_from(first_step, run, state, workdir, checkpoints, signals)
+    return _finish(workdir, run, parameters)
+
+
+def _prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
+    """Puts the data and the initial state on the devices."""
+    steps_per_epoch = len(dataset.train.labels) // experiment.run.batch_size
+    schedule = warmup_cosine(experiment.optim, experiment.run.epochs, steps_per_epoch)
+    optimizer = make_optimizer(experiment.optim, schedule)
+    model = model_from_config(
+        experiment.model,
+        num_classes=len(dataset.class_names),
+        dtype=compute_dtype(experiment.model.dtype),
+        seed=experiment.run.seed,
+    )
+    definition, params = split_model(model)
+    record = DatasetRecord.of(dataset)
+    program = Program(
+        definition=definition,
+        optimizer=optimizer,
+        schedule=schedule,
+        augment=experiment.augment,
+        label_smoothing=experiment.optim.label_smoothing,
+        batch_size=experiment.run.batch_size,
+        mean=record.mean,
+        std=record.std,
+        batch_sharding=batch_sharded(mesh),
+    )
+    run = Run(
+        experiment=experiment,
+        program=program,
+        train=put_split(dataset.train, replicated(mesh)),
+        test=put_split(dataset.test, replicated(mesh)),
+        steps_per_epoch=steps_per_epoch,
+        steps_per_call=largest_divisor(steps_per_epoch, experiment.run.steps_per_dispatch),
+    )
+    return run, jax.device_put(init_state(params, optimizer), replicated(mesh))
+
+
+def _train_from(
+    step: int, run: Run, state: TrainState, workdir: Path, checkpoints: Checkpoints, signals: StopSignals
+) -> None:
+    seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.batch_sharding.mesh))
+    progress = Progress(run.total_steps, step, run.steps_per_epoch)
+    progress.message(f"{'resuming at' if step else 'starting at'} step {step} of {run.total_steps}; compiling")
+    started = time.monotonic()
+    train_call = compile_train_steps(run.program, state, run.train, seed, run.steps_per_call)
+    progress.message(f"compiled in {time.monotonic() - started:.0f} s")
+    evaluation_steps = run.experiment.run.eval_every_epochs * run.steps_per_epoch
+    writer = MetricsWriter(workdir, step)
+    reporter = _Reporter(run, writer, progress, checkpoints)
+    try:
+        reporter.restart_clock()
+        while step < run.total_steps and signals.received is None:
+            # The state given in is donated: from here on only the returned one exists.
+            state, metrics = train_call(state, run.train, seed)
+            step += run.steps_per_call
+            # One call behind, so that the device already works on the next steps while the host reads these figures.
+            reporter.report_later(step, metrics)
+            if step % evaluation_steps == 0 or step == run.total_steps:
+                # No state is saved before its own figures have been looked at.
+                reporter.catch_up()
+                checkpoints.save(state, step, reporter.evaluate(step, state))
+                reporter.restart_clock()
+        reporter.catch_up()
+        if step < run.total_steps:
+            checkpoints.save(state, step)
+            checkpoints.wait()
+            raise Stopped(
+                f"{signals.received}: saved step {step} of {run.total_steps} in {workdir}; run the same command to go on"
+            )
+    finally:
+        writer.close()
+        progress.close()
+
+
+class _Reporter:
+    """Reads figures from the device, looks whether they are numbers, and passes them on."""
+
+    def __init__(self, run: Run, writer: MetricsWriter, progress: Progress, checkpoints: Checkpoints) -> None:
+        self._run, self._writer, self._progress, self._checkpoints = run, writer, progress, checkpoints
+        self._pending: tuple[int, StepMetrics] | None = None
+        self._clock = 0.0
+
+    def restart_clock(self) -> None:
+        """Leaves out of the throughput what came since the last report: compilation, evaluation, saving."""
+        self._clock = time.monotonic()
+
+    def report_later(self, step: int, metrics: StepMetrics) -> None:
+        """Reports the call before this one, and keeps this one."""
+        self.catch_up()
+        self._pending = (step, metrics)
+
+    def catch_up(self) -> None:
+        """Waits for the kept call and reports it."""
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        metrics = jax.device_get(metrics)
+        now = time.monotonic()
+        images = self._run.steps_per_call * self._run.program.batch_size
+        self._check_finite(step, metrics)
+        self._pass_on(
+            step,
+            {
+                "train/loss": float(np.mean(metrics.loss, dtype=np.float64)),
+                "train/top1": float(np.mean(metrics.top1, dtype=np.float64)),
+                "train/lr": float(metrics.lr[-1]),
+                "train/grad_norm": float(np.mean(metrics.grad_norm, dtype=np.float64)),
+                "train/images_per_second": images / (now - self._clock),
+            },
+        )
+        self._clock = now
+
+    def evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+        """Evaluates a state on the whole test split and reports it."""
+        program = self._run.program
+        figures = evaluate_split(
+            program.definition,
+            state.params,
+            self._run.test,
+            mean=program.mean,
+            std=program.std,
+            batch_size=self._run.experiment.run.eval_batch_size,
+            batch_sharding=program.batch_sharding,
+        )
+        if not math.isfinite(figures["loss"]):
+            self._diverged(step, "the test loss", figures["loss"], float(program.schedule(step - 1)))
+        figures = {f"test/{name}": figures[name] for name in ("loss", "top1", "top5")}
+        self._pass_on(step, figures)
+        return figures
+
+    def _pass_on(self, step: int, figures: Mapping[str, float]) -> None:
+        self._writer.write(step, step / self._run.steps_per_epoch, figures)
+        self._progress.update(step, figures)
+
+    def _check_finite(self, last_step: int, metrics: StepMetrics) -> None:
+        finite = np.isfinite(metrics.loss) & np.isfinite(metrics.grad_norm)
+        if finite.all():
+            return
+        first = int(np.argmin(finite))
+        step = last_step - len(finite) + first + 1
+        what = "the gradient norm" if np.isfinite(metrics.loss[first]) else "the loss"
+        value = metrics.grad_norm[first] if np.isfinite(metrics.loss[first]) else metrics.loss[first]
+        self._diverged(step, what, float(value), float(metrics.lr[first]))
+
+    def _diverged(self, step: int, what: str, value: float, lr: float) -> None:
+        self._checkpoints.wait()
+        kept = self._checkpoints.latest_step()
+        raise Diverged(
+            f"{what} is {value} at step {step}, learning rate {lr:.3g}; "
+            + (f"the checkpoint of step {kept} is kept" if kept else "there is no checkpoint yet")
+            + "; lower config.optim.learning_rate or set config.optim.clip_norm"
+        )
+
+
+def _finish(workdir: Path, run: Run, parameters: int) -> dict[str, Any]:
+    """Writes ``summary.json`` and ``curves.png`` from what was logged."""
+    # Plotting is slow to import and wanted only here.
+    from convnext_jax.curves import plot_curves
+
+    lines = read_metrics(workdir / "metrics.jsonl")
+    evaluations = [line for line in lines if "test/top1" in line]
+    speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
+    names = ("step", "epoch", "test/loss", "test/top1", "test/top5")
+    best = max(evaluations, key=lambda line: line["test/top1"])
+    summary = {
+        "final": {name: evaluations[-1][name] for name in names},
+        "best": {name: best[name] for name in names},
+        "parameters": parameters,
+        "train_examples": run.train.num_examples,
+        "test_examples": run.test.num_examples,
+        "seconds": lines[-1]["seconds"],
+        "images_per_second_median": float(np.median(speeds)),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+    write_json(workdir / "summary.json", summary)
+    model, data = run.experiment.model.name, run.experiment.data.name
+    plot_curves(lines, workdir / "curves.png", f"{model} on {data}: test top-1 {summary['final']['test/top1']:.2%}")
+    return summary
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a positive number that is at most ``limit``.
+
+    >>> largest_divisor(390, 50)
+    39
+    """
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)

@@ -1,0 +1,29 @@
+"""ConvNeXt and its variants: `create_model`, `list_models`, and models as plain parameters (`split_model`).
+
+The names below load on first use, so that `convnext_jax.models.sizes` alone costs no import of JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convnext_jax.models.convnext import ConvNeXt
+    from convnext_jax.models.create import create_model, list_models
+    from convnext_jax.models.parameters import count_parameters, merge_model, split_model
+
+__all__ = ["ConvNeXt", "count_parameters", "create_model", "list_models", "merge_model", "split_model"]
+
+_HOMES = {
+    "ConvNeXt": "convnext",
+    "create_model": "create",
+    "list_models": "create",
+    "count_parameters": "parameters",
+    "merge_model": "parameters",
+    "split_model": "parameters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,49 @@
+"""A model as (definition, parameters): what jit closes over, and what is trained and saved."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+Definition = nnx.GraphDef[nnx.Module]
+Params = dict[str, Any]  # nested, string keys, float32 arrays at the leaves
+
+
+def split_model(model: nnx.Module) -> tuple[Definition, Params]:
+    """Splits a model into its structure and its parameters.
+
+    Args:
+      model: any NNX module whose whole state is `nnx.Param`.
+
+    Returns:
+      The definition, hashable and equal for equal models, hence good as a static argument of `jax.jit`; the
+      parameters, a nested dict with string keys ("0", "1", ... for the entries of a list).
+    """
+    definition, state = nnx.split(model)
+    return definition, _with_string_keys(nnx.to_pure_dict(state))
+
+
+def merge_model(definition: Definition, params: Params) -> Any:
+    """Builds the model that `split_model` took apart, with `params` in the places of its parameters."""
+    return nnx.merge(definition, _with_list_indices(params))
+
+
+def count_parameters(params: Params) -> int:
+    """Number of scalars in `params`; shapes (`jax.eval_shape`) count like arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+# NNX numbers the entries of its lists with integers; checkpoints and flags want one type of key.
+
+
+def _with_string_keys(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return {str(key): _with_string_keys(value) for key, value in tree.items()}
+
+
+def _with_list_indices(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return {int(k) if k.isdecimal() else k: _with_list_indices(v) for k, v in tree.items()}

@@ -1,0 +1,1 @@
+"""Operations whose speed depends on the backend, each with its own gradient."""

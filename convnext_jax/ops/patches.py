@@ -1,0 +1,46 @@
+"""Convolutions of stems and downsampling, as matrix products over patches.
+
+The gradients of XLA's convolutions of few channels or of stride 2 are slow on a CPU; those of a matrix
+product are fast everywhere.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution over non-overlapping patches; a remainder at the right and bottom edge is left out.
+
+    Args:
+      x: [B,H,W,C].
+      kernel: [p,p,C,D].
+
+    Returns:
+      [B,H//p,W//p,D]
+    """
+    size = kernel.shape[0]
+    batch, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    x = x[:, : rows * size, : columns * size]
+    x = x.reshape(batch, rows, size, columns, size, channels)
+    return jnp.einsum("bhiwjc,ijcd->bhwd", x, kernel)
+
+
+def conv_windows(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Convolution over overlapping windows of an image with few channels.
+
+    Args:
+      x: [B,H,W,C].
+      kernel: [k,k,C,D].
+      stride: distance of the windows, in pixels.
+      padding: zeros on each side, in pixels.
+
+    Returns:
+      [B,H',W',D] with H' = (H + 2 padding - k) // stride + 1.
+    """
+    size = kernel.shape[0]
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    rows = (x.shape[1] - size) // stride * stride + 1
+    columns = (x.shape[2] - size) // stride * stride + 1
+    windows = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size)]
+    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])

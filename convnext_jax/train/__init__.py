@@ -1,0 +1,1 @@
+"""The training step: losses, metrics, state and the step itself, pure functions all."""

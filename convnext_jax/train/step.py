@@ -1,0 +1,140 @@
+"""One training step, and many of them in one call to the device."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from convnext_jax.augment.policy import augment
+from convnext_jax.config import AugmentConfig
+from convnext_jax.data.resident import ResidentSplit, batch_indices, epoch_order, normalize
+from convnext_jax.models import merge_model
+from convnext_jax.random import Stream, stream_key
+from convnext_jax.train.losses import cross_entropy
+from convnext_jax.train.metrics import label_rank
+from convnext_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What the compiled step is made for; everything here is fixed at compile time.
+
+    Attributes:
+      definition: the model without its parameters, as ``split_model`` gives it.
+      optimizer: turns gradients into updates.
+      schedule: the learning rate at a step, for the record.
+      augment: the augmentation of the training images.
+      label_smoothing: share of the target spread over all classes.
+      batch_size: images a step, B, over all devices.
+      mean: channel means of the training split, on the scale [0, 1].
+      std: channel deviations of the training split.
+      batch_sharding: how an array with leading axis B lies on the devices.
+    """
+
+    definition: Any
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    augment: AugmentConfig
+    label_smoothing: float
+    batch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    batch_sharding: jax.sharding.NamedSharding
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+    """What a step reports: float32 scalars, or arrays [steps].
+
+    Attributes:
+      loss: mean of the smoothed loss over the augmented batch.
+      top1: share of the augmented batch that was classified rightly, in [0, 1].
+      grad_norm: global norm of the gradient before any clipping.
+      lr: learning rate of the step.
+    """
+
+    loss: jax.Array
+    top1: jax.Array
+    grad_norm: jax.Array
+    lr: jax.Array
+
+
+def train_step(
+    program: Program, state: TrainState, images: jax.Array, labels: jax.Array, seed: jax.Array
+) -> tuple[TrainState, StepMetrics]:
+    """Augments a batch, takes its gradient and updates the parameters.
+
+    Args:
+      program: the compile-time part.
+      state: the state before the step.
+      images: uint8 [B, H, W, 3].
+      labels: int32 [B].
+      seed: uint32 scalar; with ``state.step`` it determines everything random in the step.
+
+    Returns:
+      The state after the step and its metrics.
+    """
+    images = augment(program.augment, stream_key(seed, Stream.AUGMENT, state.step), images)
+    inputs = normalize(images, program.mean, program.std)  # [B, H, W, 3] float32
+    model_key = stream_key(seed, Stream.MODEL, state.step)
+
+    def mean_loss(params: Any) -> tuple[jax.Array, jax.Array]:
+        logits = merge_model(program.definition, params)(inputs, key=model_key)  # [B, K] float32
+        return cross_entropy(logits, labels, program.label_smoothing).mean(), logits
+
+    (loss, logits), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+    metrics = StepMetrics(
+        loss=loss,
+        top1=(label_rank(logits, labels) == 0).mean(dtype=jnp.float32),
+        grad_norm=optax.tree.norm(grads),
+        lr=jnp.asarray(program.schedule(state.step), jnp.float32),
+    )
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+
+
+def train_steps(
+    program: Program, state: TrainState, data: ResidentSplit, seed: jax.Array, num_steps: int
+) -> tuple[TrainState, StepMetrics]:
+    """Takes many steps on a resident data set.
+
+    Args:
+      program: the compile-time part.
+      state: the state before the first of the steps, which must be a multiple of ``num_steps``.
+      data: the training split.
+      seed: uint32 scalar.
+      num_steps: how many, a divisor of the steps of an epoch, so that all of them lie in one epoch.
+
+    Returns:
+      The state after the last step and the metrics of each, arrays [num_steps].
+    """
+    steps_per_epoch = data.num_examples // program.batch_size
+    if steps_per_epoch % num_steps:
+        raise ValueError(f"{num_steps} steps a call do not divide the {steps_per_epoch} steps of an epoch")
+    order = epoch_order(seed, state.step // steps_per_epoch, data.num_examples)
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, StepMetrics]:
+        indices = batch_indices(order, state.step, program.batch_size)
+        images, labels = data.take(jax.lax.with_sharding_constraint(indices, program.batch_sharding))
+        return train_step(program, state, images, labels, seed)
+
+    return jax.lax.scan(body, state, length=num_steps)
+
+
+def compile_train_steps(
+    program: Program, state: TrainState, data: ResidentSplit, seed: jax.Array, num_steps: int
+) -> jax.stages.Compiled:
+    """Compiles :func:`train_steps`, once, for ``(state, data, seed)``; the state that it is given is donated.
+
+    An ahead-of-time compilation cannot happen a second time behind anyone's back: arguments of another shape or
+    sharding are an error.
+    """
+
+    def run(state: TrainState, data: ResidentSplit, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
+        return train_steps(program, state, data, seed, num_steps)
+
+    replicated = jax.sharding.NamedSharding(program.batch_sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.jit(run, donate_argnums=0, out_shardings=replicated).lower(state, data, seed).compile()

@@ -1,0 +1,46 @@
+"""Evaluates a checkpoint: ``python evaluate.py --workdir runs/c100``."""
+
+from pathlib import Path
+
+from convnext_jax import command_line
+from convnext_jax.config import DTYPES
+
+
+def main() -> None:
+    """The command."""
+    parser = command_line.Parser(
+        "Evaluates a checkpoint of train.py exactly: each example of the split counts once.",
+        "Writes evaluation.json. The machine may have other devices than the training had.",
+    )
+    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
+    parser.add_argument("--step", default="latest", help="which checkpoint: latest (default), best, or a step")
+    parser.add_argument("--weights", default="raw", choices=("raw",), help="which weights of it")
+    parser.add_argument("--split", default="test", choices=("test", "train"), help="which split (default: test)")
+    parser.add_argument("--data_dir", metavar="DIR", help="where the data are on this machine, if elsewhere")
+    parser.add_argument("--dtype", choices=DTYPES, help="what to compute in, if not what the config says")
+    parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where evaluation.json goes (default: the workdir)")
+    arguments = parser.parse_args()
+    if arguments.batch_size < 1:
+        parser.error(f"--batch_size {arguments.batch_size}: must be at least 1")
+
+    # These take seconds to import; a mistake above was answered without them.
+    from convnext_jax.evaluate import offline
+
+    evaluation = offline.evaluate_workdir(
+        arguments.workdir,
+        which=arguments.step,
+        split=arguments.split,
+        data_dir=arguments.data_dir,
+        dtype=arguments.dtype,
+        batch_size=arguments.batch_size,
+    )
+    path = offline.write_evaluation(evaluation, arguments.output or arguments.workdir)
+    width = max(map(len, evaluation))
+    for name, value in evaluation.items():
+        print(f"{name:<{width}}  {value}")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    command_line.run_main(main)

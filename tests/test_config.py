@@ -1,0 +1,124 @@
+"""The typed experiment: what is accepted, what is refused, and in which words."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convnext_jax.command_line import check_names
+from convnext_jax.config import SECTIONS, Experiment, default_config, parse_experiment
+from convnext_jax.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.py"))
+
+
+def test_the_defaults_are_those_of_the_dataclasses():
+    assert parse_experiment(default_config()) == Experiment()
+
+
+def test_every_field_reaches_the_experiment():
+    changed = {"int": 7, "float": 0.5, "bool": False, "str": "float32"}
+    config = default_config()
+    config.optim.name, config.optim.min_learning_rate, config.run.epochs = "adamw", 0.0, 7
+    for section, cls in SECTIONS.items():
+        for field in dataclasses.fields(cls):
+            if (section, field.name) != ("optim", "name"):
+                kind = str(getattr(field.type, "__name__", field.type)).split(" ")[0]
+                config[section][field.name] = changed[kind]
+    config.optim.min_learning_rate = 0.25
+    experiment = parse_experiment(config)
+    for section, fields in experiment.to_dict().items():
+        for name, value in fields.items():
+            assert value == config[section][name], f"{section}.{name}"
+
+
+def test_the_experiment_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Experiment().run.seed = 1  # type: ignore[misc]
+
+
+def test_a_whole_number_is_a_float():
+    value = parse_experiment({"optim": {"weight_decay": 1}}).optim.weight_decay
+    assert isinstance(value, float)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("run", "batch_size", 0, r"config\.run\.batch_size=0: must be in \[1, "),
+        ("run", "epochs", -3, r"config\.run\.epochs=-3: must be in \[1, "),
+        ("run", "seed", 2**32, r"config\.run\.seed=4294967296: must be in \[0, 4294967296\)"),
+        ("run", "batch_size", 1.5, r"config\.run\.batch_size=1\.5: must be of type int"),
+        ("run", "batch_size", True, r"config\.run\.batch_size=True: must be of type int"),
+        ("augment", "flip", 1, r"config\.augment\.flip=1: must be of type bool"),
+        ("augment", "crop_padding", -1, r"config\.augment\.crop_padding=-1: must be in \[0, "),
+        ("data", "image_size", 0, r"config\.data\.image_size=0: must be in \[1, "),
+        ("data", "data_dir", 3, r"config\.data\.data_dir=3: must be of type str or none"),
+        ("model", "drop_path", 1.0, r"config\.model\.drop_path=1\.0: must be in \[0, 1\)"),
+        (
+            "model",
+            "dtype",
+            "float16",
+            r"config\.model\.dtype='float16': unknown; .*allowed: auto, float32, bfloat16",
+        ),
+        ("optim", "name", "adam", r"config\.optim\.name='adam': unknown; did you mean 'adamw'\?"),
+        (
+            "optim",
+            "learning_rate",
+            float("nan"),
+            r"config\.optim\.learning_rate=nan: must be a finite number",
+        ),
+        ("optim", "learning_rate", 0.0, r"config\.optim\.learning_rate=0\.0: must be greater than 0"),
+        ("optim", "label_smoothing", 1.0, r"config\.optim\.label_smoothing=1\.0: must be in \[0, 1\)"),
+        (
+            "optim",
+            "warmup_epochs",
+            101.0,
+            r"warmup_epochs=101 is longer than the run of config\.run\.epochs=100",
+        ),
+        (
+            "optim",
+            "min_learning_rate",
+            0.1,
+            r"min_learning_rate=0\.1 is above its peak config\.optim\.learning_rate",
+        ),
+        ("optim", "clip_norm", 0.0, r"config\.optim\.clip_norm=0\.0: must be greater than 0"),
+        (
+            "run",
+            "bath_size",
+            8,
+            r"config\.run\.bath_size: there is no such field; did you mean 'batch_size'\?",
+        ),
+        (
+            "runs",
+            "batch_size",
+            8,
+            r"config\.runs\.batch_size: there is no section 'runs'; did you mean 'run'\?",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(section: str, field: str, value: Any, message: str):
+    with pytest.raises(UserError, match=message):
+        parse_experiment({section: {field: value}})
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "message"),
+    [
+        ("model", "name", r"config\.model\.name='convnext_tinny': unknown; did you mean 'convnext_tiny'\?"),
+        ("model", "stem", r"config\.model\.stem='convnext_tinny': unknown; .*allowed: .*patch4"),
+        ("data", "name", r"unknown data set 'convnext_tinny'"),
+    ],
+)
+def test_names_of_other_tables_are_checked_before_anything_loads(section: str, field: str, message: str):
+    with pytest.raises(UserError, match=message):
+        check_names(parse_experiment({section: {field: "convnext_tinny"}}))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_file_is_sound_and_labelled(path: Path):
+    module = runpy.run_path(str(path))
+    check_names(parse_experiment(module["get_config"]()))
+    assert f"python train.py --config configs/{path.name}" in module["__doc__"]

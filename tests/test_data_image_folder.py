@@ -1,0 +1,173 @@
+"""Pictures of the user's own: what is found, how it is resized, and what each mistake gets."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convnext_jax.config import DataConfig
+from convnext_jax.data import Dataset, load
+from convnext_jax.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes with four training and two validation pictures each, all of 8x8 pixels."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for split, count in (("train", 4), ("val", 2)):
+        for name in ("cat", "dog"):
+            for index in range(count):
+                _save(tmp_path / "pictures" / split / name / f"{index}.png", index)
+    return tmp_path / "pictures"
+
+
+def _pixels(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def _save(path: Path, seed: int, height: int = 8, width: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_pixels(seed, height, width)).save(path)
+
+
+def _load(root: Path, size: int | None = None, fraction: float = 0.0) -> Dataset:
+    config = DataConfig(name="image_folder", data_dir=str(root), image_size=size, validation_fraction=fraction)
+    return load(config)
+
+
+@pytest.mark.parametrize("validation", ["val", "validation", "test"])
+def test_a_tree_with_a_validation_folder(root: Path, validation: str) -> None:
+    (root / "val").rename(root / validation)
+    dataset = _load(root)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    np.testing.assert_array_equal(dataset.train.images[6], _pixels(2))
+
+
+def test_suffixes_in_any_case_and_formats(root: Path) -> None:
+    for suffix in ("JPG", "jpeg", "WEBP", "Png"):
+        _save(root / "train" / "cat" / f"more.{suffix}", 9)
+    Image.fromarray(_pixels(5)[..., 0]).save(root / "train" / "dog" / "grey.png")
+    (root / "train" / "dog" / "notes.txt").write_text("not a picture")
+    (root / "train" / "dog" / "._0.png").write_text("what a file manager left")
+    (root / "train" / ".thumbnails").mkdir()
+    dataset = _load(root)
+    assert np.bincount(dataset.train.labels).tolist() == [8, 5]
+    grey = np.repeat(_pixels(5)[..., :1], 3, axis=-1)
+    assert any((image == grey).all() for image in dataset.train.images)
+
+
+def test_a_fraction_is_held_out_of_every_class(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    dataset = _load(root, fraction=0.25)
+    assert np.bincount(dataset.train.labels).tolist() == [3, 3]
+    assert np.bincount(dataset.test.labels).tolist() == [1, 1]
+    again = _load(root, fraction=0.25)
+    np.testing.assert_array_equal(dataset.test.images, again.test.images)
+    assert len(_load(root, fraction=0.5).test) == 4, "another fraction is another data set"
+
+
+def test_a_validation_folder_comes_before_a_fraction(root: Path) -> None:
+    assert len(_load(root, fraction=0.5).train) == 8
+
+
+def test_resizing_keeps_the_shorter_side_and_cuts_the_centre(root: Path) -> None:
+    for path in root.glob("*/*/*.png"):
+        picture = np.zeros((20, 60, 3), np.uint8)
+        picture[:, 20:40] = 255  # the centre square
+        Image.fromarray(picture).save(path)
+    images = _load(root, size=10).train.images
+    assert images.shape == (8, 10, 10, 3)
+    assert images[:, :, 2:8].min() == 255
+    checks = np.indices((64, 64)).sum(0) % 2 * 255
+    for path in root.glob("*/*/*.png"):
+        Image.fromarray(checks.astype(np.uint8)).save(path)
+    fine = _load(root, size=16).train.images
+    assert abs(fine.astype(int) - 127).max() < 30, "antialiased: fine checks become grey"
+
+
+def test_a_changed_picture_is_seen(root: Path) -> None:
+    _load(root)
+    _save(root / "train" / "cat" / "0.png", 77)
+    np.testing.assert_array_equal(_load(root).train.images[0], _pixels(77))
+
+
+def test_pictures_of_several_sizes_need_a_size(root: Path) -> None:
+    _save(root / "train" / "dog" / "1.png", 0, height=9, width=12)
+    with pytest.raises(UserError, match=r"1.png has 12x9 pixels .* 8x8: give one size.*image_size=64"):
+        _load(root)
+    assert _load(root, size=8).train.images.shape == (8, 8, 8, 3)
+
+
+def test_train_and_validation_of_two_sizes_need_a_size(root: Path) -> None:
+    for path in root.glob("val/*/*.png"):
+        _save(path, 0, 9, 9)
+    with pytest.raises(UserError, match="train and test images differ in size"):
+        _load(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "3.png is empty .0 bytes.: replace or remove it"),
+        (b"no picture at all", "3.png cannot be read .*: replace or remove it"),
+        (None, "3.png cannot be read .*: replace or remove it"),
+    ],
+)
+def test_an_unusable_picture_is_named(root: Path, content: bytes | None, message: str) -> None:
+    path = root / "train" / "dog" / "3.png"
+    path.write_bytes(path.read_bytes()[:80] if content is None else content)
+    with pytest.raises(UserError, match=message) as caught:
+        _load(root)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_empty_class(root: Path) -> None:
+    (root / "train" / "emu").mkdir()
+    with pytest.raises(UserError, match="train/emu has no pictures"):
+        _load(root)
+
+
+def test_one_class_only(root: Path) -> None:
+    shutil.rmtree(root / "train" / "dog")
+    with pytest.raises(UserError, match="has 1 class folder.*needs two or more"):
+        _load(root)
+
+
+def test_a_class_that_is_in_validation_only(root: Path) -> None:
+    _save(root / "val" / "emu" / "0.png", 0)
+    with pytest.raises(UserError, match="val/emu is a class that .*train does not have"):
+        _load(root)
+
+
+def test_nothing_to_validate_on(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    with pytest.raises(UserError, match="--config.data.validation_fraction=0.1"):
+        _load(root)
+    for path in (root / "train" / "dog").glob("[123].png"):
+        path.unlink()
+    with pytest.raises(UserError, match="train/dog has one picture"):
+        _load(root, fraction=0.5)
+
+
+def test_an_empty_validation_folder(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    (root / "val").mkdir()
+    with pytest.raises(UserError, match="val has no class folders"):
+        _load(root)
+
+
+def test_no_train_folder(root: Path) -> None:
+    with pytest.raises(UserError, match="has no folder train/"):
+        _load(root / "train")
+    with pytest.raises(UserError, match="name the folder .* --config.data.data_dir"):
+        load(DataConfig(name="image_folder"))
+
+
+def test_a_read_only_folder(root: Path) -> None:
+    root.chmod(0o555)
+    _load(root)
+    assert sorted(path.name for path in root.iterdir()) == ["train", "val"]

@@ -1,0 +1,78 @@
+"""The command line that prepares data ahead of time."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "convnext_jax.tools.prepare", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def test_it_tells_what_it_made(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for level, name in enumerate(("dark", "light")):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            Image.fromarray(np.full((8, 8, 3), 255 * level, np.uint8)).save(folder / "0.png")
+    done = _run("image_folder", "--data_dir", tmp_path, "--image_size", 4)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "image_folder is ready, 2 classes",
+        f"train: 2 images of 4x4 pixels, in {tmp_path}/convnext_jax_cache-4-v1/train_images.npy",
+        f"test: 2 images of 4x4 pixels, in {tmp_path}/convnext_jax_cache-4-v1/test_images.npy",
+        "mean: 0.5000 0.5000 0.5000",
+        "std:  0.5000 0.5000 0.5000",
+    ]
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(2):  # the first may compile modules
+        started = time.monotonic()
+        done = _run("--help")
+        times.append(time.monotonic() - started)
+        assert done.returncode == 0 and "--manual_dir" in done.stdout
+    assert min(times) < 2, "twice what it takes on a busy machine"
+
+
+def test_missing_data_without_a_network(tmp_path: Path) -> None:
+    started = time.monotonic()
+    nowhere = "http://127.0.0.1:9"  # a proxy that refuses: no test reaches the network, and none waits for it
+    done = _run("cifar10", "--data_dir", tmp_path, https_proxy=nowhere, http_proxy=nowhere, no_proxy="")
+    assert done.returncode == 2
+    assert time.monotonic() - started < 10
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith(f"error: cifar10 is not in {tmp_path} yet")
+    for part in (
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "fetch it by hand as cifar-10-binary.tar.gz and name its folder with --manual_dir=DIR",
+    ):
+        assert part in message
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "cifar10").iterdir()), "nothing half prepared stays"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cifar11"], "error: unknown data set 'cifar11': did you mean cifar10?"),
+        (["digits", "--image_size", "0"], "0 is not a positive number"),
+        (["digits", "--validation_fraction", "1"], "1 is not in"),
+        (["image_folder", "--data_dir", "/nonexistent"], "error: /nonexistent has no folder train/"),
+        ([], "the following arguments are required: name"),
+    ],
+)
+def test_mistakes_end_with_status_2(arguments: list[str], message: str) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr

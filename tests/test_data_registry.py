@@ -1,0 +1,90 @@
+"""Names of data sets, and what a name may cost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convnext_jax.config import DataConfig
+from convnext_jax.data import check_name, dataset_names, load
+from convnext_jax.errors import UserError
+
+
+@pytest.mark.parametrize("name", [*dataset_names(), "fashion_mnist", "svhn_cropped", "emnist/balanced"])
+def test_known_names(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("cifar1000", "cifar100"),
+        ("digit", "digits"),
+        ("tiny-imagenet", "tiny_imagenet"),
+        ("fashion_mnits", "fashion_mnist"),
+        ("svhn_croped/x", "svhn_cropped"),
+    ],
+)
+def test_unknown_names_get_the_nearest_one(name: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"unknown data set '{name}': did you mean {nearest}"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "../cifar10", "digits/x", "cifar10:3.0.2", "qqqqqqqq"])
+def test_names_that_resemble_nothing(name: str) -> None:
+    with pytest.raises(UserError, match="unknown data set"):
+        check_name(name)
+
+
+def test_own_names_import_nothing_slow() -> None:
+    code = (
+        "import sys\n"
+        "from convnext_jax.data import check_name, dataset_names, load\n"
+        "from convnext_jax.tools import prepare\n"
+        "for name in dataset_names(): check_name(name)\n"
+        "slow = {'jax', 'tensorflow_datasets', 'sklearn', 'scipy', 'matplotlib', 'tensorflow'}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_manual_dir_that_is_not_there(tmp_path: Path) -> None:
+    config = DataConfig(name="tiny_imagenet", data_dir=str(tmp_path), manual_dir=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="manual_dir .*none does not exist"):
+        load(config)
+
+
+def test_missing_data_in_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(UserError, match="cifar10 is not in .* nothing can be written there.*data_dir"):
+        load(DataConfig(name="cifar10", data_dir=str(tmp_path)))
+
+
+def test_prepared_data_of_another_kind_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "imdb_reviews" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "imdb_reviews-train.array_record-00000-of-00001").write_bytes(b"")
+    (folder / "imdb_reviews-test.array_record-00000-of-00001").write_bytes(b"")
+    splits = ", ".join(f'{{"name": "{split}", "shardLengths": ["5"]}}' for split in ("train", "test"))
+    (folder / "dataset_info.json").write_text(f'{{"fileFormat": "array_record", "splits": [{splits}]}}')
+    (folder / "features.json").write_text('{"featuresDict": {"features": {"text": {"text": {}}}}}')
+    with pytest.raises(UserError, match="is not for image classification"):
+        load(DataConfig(name="imdb_reviews", data_dir=str(tmp_path)))
+    (folder / "features.json").unlink()
+    with pytest.raises(UserError, match="is damaged .*features.json"):
+        load(DataConfig(name="imdb_reviews", data_dir=str(tmp_path)))
+
+
+def test_data_of_tensorflow_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar10" / "3.0.2"
+    folder.mkdir(parents=True)
+    splits = '"splits": [{"name": "train", "shardLengths": ["5"]}]'
+    (folder / "dataset_info.json").write_text('{"fileFormat": "tfrecord", ' + splits + "}")
+    with pytest.raises(UserError, match="holds tfrecord files, which cannot be read without TensorFlow"):
+        load(DataConfig(name="cifar10", data_dir=str(tmp_path)))
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(UserError, match="prepared data in .* is damaged .*dataset_info.json"):
+        load(DataConfig(name="cifar10", data_dir=str(tmp_path)))

@@ -1,0 +1,42 @@
+"""The exact GELU and its gradient, against float64."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convnext_jax.ops.gelu import gelu
+
+POINTS = np.linspace(-9.0, 9.0, 721)
+CDF = np.array([0.5 * math.erfc(-x / math.sqrt(2.0)) for x in POINTS])
+SLOPE = CDF + POINTS * np.exp(-0.5 * POINTS**2) / math.sqrt(2.0 * math.pi)
+
+
+def test_values_are_exact_and_not_the_tanh_form() -> None:
+    x = jnp.asarray(POINTS, jnp.float32)
+    np.testing.assert_allclose(gelu(x), POINTS * CDF, atol=1e-6, rtol=1e-6)
+    assert np.abs(jax.nn.gelu(x, approximate=True) - POINTS * CDF).max() > 1e-4
+
+
+def test_gradient() -> None:
+    x = jnp.asarray(POINTS, jnp.float32)
+    np.testing.assert_allclose(jax.vmap(jax.grad(gelu))(x), SLOPE, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("extreme", [-1e30, -np.inf, 1e30])
+def test_far_values_do_not_become_nan(extreme: float) -> None:
+    value, slope = jax.value_and_grad(gelu)(jnp.float32(extreme))
+    if math.isfinite(extreme):
+        assert value == (extreme if extreme > 0 else 0.0)
+        assert slope == (1.0 if extreme > 0 else 0.0)
+    else:
+        assert np.isnan(value)  # -inf * 0, as in PyTorch: the non-finite loss must show
+
+
+def test_bfloat16_is_rounded_once() -> None:
+    x = jnp.asarray(POINTS, jnp.bfloat16)
+    assert gelu(x).dtype == jnp.bfloat16
+    exact = gelu(x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(gelu(x).astype(np.float32), exact.astype(np.float32))

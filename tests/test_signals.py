@@ -1,0 +1,20 @@
+"""Signals ask once."""
+
+import os
+import signal
+
+import pytest
+
+from convnext_jax.signals import StopSignals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_and_a_second_one_acts(number: signal.Signals):
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as signals:
+        assert signals.received is None
+        os.kill(os.getpid(), number)
+        assert signals.received == number.name
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,49 @@
+"""A network and a data set so small that a test may compile its training step."""
+
+import numpy as np
+from flax import nnx
+
+from convnext_jax.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig
+from convnext_jax.data.dataset import Dataset, Split
+from convnext_jax.models.convnext import ConvNeXt
+from convnext_jax.models.sizes import Size
+
+NUM_CLASSES = 4
+
+
+def tiny_model(*, drop_path: float = 0.2, dtype: str = "float32", seed: int = 0) -> nnx.Module:
+    """A ConvNeXt of four blocks."""
+    return ConvNeXt(
+        np.random.SeedSequence(seed),
+        Size((1, 1, 1, 1), (8, 8, 16, 16)),
+        stem="patch2",
+        num_classes=NUM_CLASSES,
+        in_channels=3,
+        drop_path=drop_path,
+        layer_scale=0.1,
+        dtype=dtype,
+    )
+
+
+def tiny_dataset(train: int = 40, test: int = 13, size: int = 16) -> Dataset:
+    """Noise around a brightness for each class, which a network learns in a few steps."""
+    rng = np.random.default_rng(0)
+
+    def split(count: int) -> Split:
+        labels = (np.arange(count) % NUM_CLASSES).astype(np.int32)
+        noise = rng.integers(-30, 30, (count, size, size, 3))
+        return Split((labels[:, None, None, None] * 60 + 35 + noise).astype(np.uint8), labels)
+
+    names = tuple(f"class {label}" for label in range(NUM_CLASSES))
+    mean, std = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
+    return Dataset("tiny", split(train), split(test), names, mean, std)
+
+
+def tiny_experiment(**run: int) -> Experiment:
+    """The settings that go with them."""
+    return Experiment(
+        model=ModelConfig(drop_path=0.2),
+        augment=AugmentConfig(crop_padding=2, flip=True),
+        optim=OptimConfig(learning_rate=3e-3, warmup_epochs=1.0),
+        run=RunConfig(**({"epochs": 4, "batch_size": 8, "steps_per_dispatch": 5} | run)),
+    )

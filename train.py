@@ -1,0 +1,67 @@
+"""Trains a model: ``python train.py --config configs/digits.py``."""
+
+import json
+from pathlib import Path
+
+from convnext_jax import command_line
+from convnext_jax.config import Experiment
+
+
+def main() -> None:
+    """The command."""
+    parser = command_line.Parser(
+        "Trains a ConvNeXt. Run the same command again to go on after an interruption.",
+        "Any field of the configuration can be set: --config.section.field=value;\n"
+        "--print_config shows them all. Exit status: 0 done, 2 usage error, 1 any other failure,\n"
+        "75 stopped by a signal with the state saved: run the same command again.",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, such as configs/cifar100.py")
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="where everything is written;\ndefault runs/<config name>-<hash of the configuration>",
+    )
+    parser.add_argument("--print_config", action="store_true", help="show the resolved configuration and exit")
+    arguments, overrides = parser.parse_known_args()
+    experiment = command_line.load_experiment(arguments.config, overrides)
+    command_line.check_names(experiment)
+    if arguments.print_config:
+        print(json.dumps(experiment.to_dict(), indent=2))
+        return
+    _train(experiment, arguments.workdir or _default_workdir(arguments.config, experiment))
+
+
+def _default_workdir(config: str, experiment: Experiment) -> Path:
+    from convnext_jax.workdir import default_workdir
+
+    return default_workdir(config, experiment)
+
+
+def _train(experiment: Experiment, workdir: Path) -> None:
+    # What follows takes seconds to import; a mistake above was answered without it.
+    from convnext_jax import data, loop
+    from convnext_jax import workdir as workdirs
+    from convnext_jax.distributed import make_mesh
+
+    workdirs.claim(workdir, experiment)
+    dataset = data.load(experiment.data)
+    mesh = make_mesh()
+    loop.check_against_data(experiment, dataset, mesh)
+    workdirs.DatasetRecord.of(dataset).write(workdir)
+    print(f"workdir: {workdir}")
+    try:
+        summary = loop.train(experiment, dataset, workdir, mesh)
+    except loop.Diverged as error:
+        command_line.fail(str(error), command_line.EXIT_FAILURE)
+    except loop.Stopped as error:
+        command_line.fail(str(error), command_line.EXIT_TEMPFAIL)
+    final = summary["final"]
+    print(
+        f"done: test top-1 {final['test/top1']:.4f}, top-5 {final['test/top5']:.4f}, loss {final['test/loss']:.4f}"
+        f" after {final['epoch']:g} epochs, {summary['seconds']:.0f} s; see {workdir}/curves.png"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run_main(main)
