@@ -72,7 +72,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the highest test accuracy, the earliest of equals, None where none has one."""
+        """The step of the highest test accuracy, the earliest of equals, None where no checkpoint has one."""
         scored = {step: self.metrics(step).get(BEST_METRIC) for step in sorted(self._manager.all_steps())}
         scored = {step: score for step, score in scored.items() if score is not None}
         return max(scored, key=lambda step: scored[step], default=None)
@@ -100,7 +100,7 @@ class Checkpoints:
         return step
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
-        """The state of a checkpoint, with the shapes, dtypes and shardings of ``like`` (arrays or their abstraction)."""
+        """The state of a checkpoint, with the shapes, dtypes and shardings of the arrays of ``like``."""
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(like.params), opt_state=ocp.args.StandardRestore(like.opt_state)
         )

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -41,7 +40,7 @@ class MetricsWriter:
         self._seconds_before = kept[-1]["seconds"] if kept else 0.0
 
     def write(self, step: int, epoch: float, figures: Mapping[str, float]) -> None:
-        """Appends a line with the step, the epoch, the seconds that the run has taken over all its starts, and figures."""
+        """Appends a line with the step, the epoch, the seconds of the run over all its starts, and figures."""
         seconds = self._seconds_before + time.monotonic() - self._started
         line = {"step": step, "epoch": round(epoch, 6), "seconds": round(seconds, 3), **figures}
         self._file.write(json.dumps(line) + "\n")
@@ -55,7 +54,7 @@ class MetricsWriter:
 
 
 class Progress:
-    """Shows how far a run is: a bar on a terminal, else a plain line an epoch.
+    """Shows how far a run is: a bar on a terminal, else a plain line for each epoch and each evaluation.
 
     Args:
       total_steps: steps of the run.
@@ -65,49 +64,46 @@ class Progress:
 
     def __init__(self, total_steps: int, first_step: int, steps_per_epoch: int) -> None:
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
-        self._started, self._first = time.monotonic(), first_step
-        self._step, self._figures = first_step, dict[str, float]()
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left{postfix}"
-            self._bar = tqdm(total=total_steps, initial=first_step, bar_format=form, dynamic_ncols=True)
+        self._started, self._first, self._step = time.monotonic(), first_step, first_step
+        self._figures: dict[str, float] = {}
+        form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
+        self._bar = (
+            tqdm(total=total_steps, initial=first_step, bar_format=form, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
 
     def update(self, step: int, figures: Mapping[str, float]) -> None:
-        """Shows the figures at a step; between two evaluations the last test accuracy stays on show."""
-        self._figures |= figures
-        ended_epoch = step // self._steps_per_epoch > self._step // self._steps_per_epoch
+        """Shows the figures of a step, of the training or of an evaluation."""
+        epochs = step // self._steps_per_epoch
+        label = f"epoch {epochs}/{self._total // self._steps_per_epoch}"
         if self._bar is not None:
-            self._bar.set_description_str(self._epoch(step))
-            self._bar.set_postfix_str(self._text(), refresh=False)
+            # Between two evaluations the last test accuracy stays on show.
+            self._figures |= figures
+            self._bar.set_description_str(label, refresh=False)
+            self._bar.set_postfix_str(_text(self._figures), refresh=False)
             self._bar.update(step - self._step)
-        elif ended_epoch:
-            print(f"{self._epoch(step)}, {self._text()}, {self._left(step)} left", file=sys.stderr, flush=True)
+        elif "test/top1" in figures or epochs > self._step // self._steps_per_epoch:
+            pace = (time.monotonic() - self._started) / (step - self._first)
+            left = tqdm.format_interval(pace * (self._total - step))
+            print(f"{label}, {_text(figures)}, {left} left", file=sys.stderr, flush=True)
         self._step = step
-
-    def message(self, text: str) -> None:
-        """Prints a line without tearing the bar."""
-        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
 
-    def _epoch(self, step: int) -> str:
-        return f"epoch {min(step // self._steps_per_epoch, self._total)}/{self._total // self._steps_per_epoch}"
 
-    def _left(self, step: int) -> str:
-        pace = (time.monotonic() - self._started) / (step - self._first)
-        return tqdm.format_interval(pace * (self._total - step))
-
-    def _text(self) -> str:
-        forms = {
-            "train/loss": "loss {:.3f}",
-            "train/top1": "train {:.1%}",
-            "test/top1": "test {:.2%}",
-            "train/images_per_second": "{:.0f} images/s",
-        }
-        return ", ".join(form.format(self._figures[name]) for name, form in forms.items() if name in self._figures)
+def _text(figures: Mapping[str, float]) -> str:
+    forms = {
+        "train/loss": "loss {:.3f}",
+        "train/top1": "train {:.1%}",
+        "test/top1": "test {:.2%}",
+        "test/top5": "test top-5 {:.2%}",
+        "train/images_per_second": "{:.0f} images/s",
+    }
+    return ", ".join(form.format(figures[name]) for name, form in forms.items() if name in figures)
 
 
 def _is_json(line: str) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,13 +148,13 @@ def _train_from(
     step: int, run: Run, state: TrainState, workdir: Path, checkpoints: Checkpoints, signals: StopSignals
 ) -> None:
     seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.batch_sharding.mesh))
-    progress = Progress(run.total_steps, step, run.steps_per_epoch)
-    progress.message(f"{'resuming at' if step else 'starting at'} step {step} of {run.total_steps}; compiling")
+    _say(f"{'resuming at' if step else 'starting at'} step {step} of {run.total_steps}; compiling")
     started = time.monotonic()
     train_call = compile_train_steps(run.program, state, run.train, seed, run.steps_per_call)
-    progress.message(f"compiled in {time.monotonic() - started:.0f} s")
+    _say(f"compiled in {time.monotonic() - started:.0f} s")
     evaluation_steps = run.experiment.run.eval_every_epochs * run.steps_per_epoch
     writer = MetricsWriter(workdir, step)
+    progress = Progress(run.total_steps, step, run.steps_per_epoch)
     reporter = _Reporter(run, writer, progress, checkpoints)
     try:
         reporter.restart_clock()
@@ -172,9 +173,8 @@ def _train_from(
         if step < run.total_steps:
             checkpoints.save(state, step)
             checkpoints.wait()
-            raise Stopped(
-                f"{signals.received}: saved step {step} of {run.total_steps} in {workdir}; run the same command to go on"
-            )
+            at = f"step {step} of {run.total_steps}"
+            raise Stopped(f"{signals.received}: saved {at} in {workdir}; run the same command to go on")
     finally:
         writer.close()
         progress.close()
@@ -284,6 +284,10 @@ def _finish(workdir: Path, run: Run, parameters: int) -> dict[str, Any]:
     model, data = run.experiment.model.name, run.experiment.data.name
     plot_curves(lines, workdir / "curves.png", f"{model} on {data}: test top-1 {summary['final']['test/top1']:.2%}")
     return summary
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def largest_divisor(number: int, limit: int) -> int:

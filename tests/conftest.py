@@ -1,6 +1,10 @@
 """Eight simulated devices for every test; what the tests share."""
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -8,6 +12,12 @@ import pytest
 
 # Before anything asks for a device. A test that does not say otherwise runs on the first of them.
 jax.config.update("jax_num_cpu_devices", 8)
+
+# A program that one test compiled, the others need not. pytest-xdist's processes inherit the variable.
+if "CONVNEXT_JAX_TEST_CACHE" not in os.environ:
+    os.environ["CONVNEXT_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="convnext_jax-tests-")
+    atexit.register(shutil.rmtree, os.environ["CONVNEXT_JAX_TEST_CACHE"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["CONVNEXT_JAX_TEST_CACHE"])
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

@@ -1,0 +1,164 @@
+"""The loop: what it writes, that a stopped run goes on as if it had not been, and how it fails."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_dataset, tiny_experiment, tiny_model
+
+from convnext_jax import loop
+from convnext_jax.config import AugmentConfig, Experiment
+from convnext_jax.distributed import make_mesh
+from convnext_jax.errors import UserError
+from convnext_jax.evaluate.exact import evaluate_split
+from convnext_jax.logging import read_metrics
+from convnext_jax.workdir import claim
+
+DATASET = tiny_dataset()
+
+
+def train(experiment: Experiment, workdir: Path) -> dict[str, Any]:
+    claim(workdir, experiment)
+    return loop.train(experiment, DATASET, workdir, make_mesh(jax.devices()[:1]))
+
+
+def without_clocks(workdir: Path) -> list[dict[str, float]]:
+    """The log of a run, less what no two runs share."""
+    clocks = ("seconds", "train/images_per_second")
+    return [
+        {name: value for name, value in line.items() if name not in clocks}
+        for line in read_metrics(workdir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setattr(loop, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Four epochs of five steps without a stop."""
+    workdir = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
+        return workdir, train(tiny_experiment(), workdir)
+
+
+def test_a_run_writes_what_it_promises(whole: tuple[Path, dict[str, Any]]):
+    workdir, summary = whole
+    lines = read_metrics(workdir / "metrics.jsonl")
+    train_lines = [line for line in lines if "train/loss" in line]
+    test_lines = [line for line in lines if "test/loss" in line]
+    assert [line["step"] for line in train_lines] == [line["step"] for line in test_lines] == [5, 10, 15, 20]
+    assert set(train_lines[0]) == {
+        *("step", "epoch", "seconds", "train/loss", "train/top1", "train/lr", "train/grad_norm"),
+        "train/images_per_second",
+    }
+    assert set(test_lines[0]) == {"step", "epoch", "seconds", "test/loss", "test/top1", "test/top5"}
+    assert test_lines[-1]["epoch"] == 4.0
+    assert test_lines[-1]["test/loss"] < test_lines[0]["test/loss"] - 0.05
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert summary["final"]["test/top1"] == test_lines[-1]["test/top1"]
+    assert summary["test_examples"] == 13 and summary["parameters"] == 10_020
+    assert json.loads((workdir / "environment.json").read_text())["versions"]["jax"] == jax.__version__
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()} >= {"15", "20"}
+
+
+def test_a_finished_run_is_not_run_again(whole: tuple[Path, dict[str, Any]]):
+    workdir, summary = whole
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert train(tiny_experiment(), workdir) == summary
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # One step a call, so that a stop falls between two evaluations.
+    experiment = tiny_experiment(steps_per_dispatch=1)
+    train(experiment, tmp_path / "unbroken")
+
+    evaluate = loop._Reporter.catch_up
+    calls = []
+
+    def preempting(self: Any) -> None:
+        calls.append(1)
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        evaluate(self)
+
+    monkeypatch.setattr(loop._Reporter, "catch_up", preempting)
+    with pytest.raises(loop.Stopped, match=r"SIGTERM: saved step \d+ of 20 in .*run the same command to go on"):
+        train(experiment, tmp_path / "broken")
+    stopped_at = read_metrics(tmp_path / "broken" / "metrics.jsonl")[-1]["step"]
+    assert stopped_at % 5, "the stop has to fall into an epoch"
+    train(experiment, tmp_path / "broken")
+
+    assert without_clocks(tmp_path / "broken") == without_clocks(tmp_path / "unbroken")
+    parameters = [read_parameters(experiment, tmp_path / name) for name in ("unbroken", "broken")]
+    for ours, theirs in zip(*map(jax.tree.leaves, parameters), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def read_parameters(experiment: Experiment, workdir: Path) -> Any:
+    _, state = loop._prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
+    with loop.Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore_params(20, state.params)
+
+
+def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The learning rate explodes in the second epoch; the first is saved.
+    experiment = tiny_experiment()
+    monkeypatch.setattr(loop, "warmup_cosine", lambda *_: lambda step: jax.numpy.where(step < 5, 1e-3, 1e38))
+    with pytest.raises(
+        loop.Diverged,
+        match=r"is (nan|inf) at step [6-9], learning rate 1e\+38; the checkpoint of step 5 is kept; lower",
+    ):
+        train(experiment, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()] == ["5"]
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 5
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_evaluation_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*arguments: Any, **names: Any) -> dict[str, float]:
+        return evaluate_split(*arguments, **names) | {"loss": float("nan")}
+
+    monkeypatch.setattr(loop, "evaluate_split", broken)
+    with pytest.raises(loop.Diverged, match="the test loss is nan at step 5, .*there is no checkpoint yet"):
+        train(tiny_experiment(), tmp_path)
+    assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": {"batch_size": 41}}, "batch_size=41 is larger than tiny's 40 training images"),
+        ({"run": {"batch_size": 12}}, "batch_size=12 is not a multiple of the 8 devices; take 8 or 16"),
+        ({"augment": {"crop_padding": 16}}, "crop_padding=16: reflection needs less than"),
+    ],
+)
+def test_what_only_the_data_can_tell_is_refused_before_compilation(change: dict[str, Any], message: str):
+    experiment = tiny_experiment()
+    for section, fields in change.items():
+        part = dataclasses.replace(getattr(experiment, section), **fields)
+        experiment = dataclasses.replace(experiment, **{section: part})
+    with pytest.raises(UserError, match=message):
+        loop.check_against_data(experiment, DATASET, make_mesh())
+
+
+def test_images_too_small_for_the_stem_are_refused():
+    small = tiny_dataset(size=8)
+    experiment = dataclasses.replace(tiny_experiment(), augment=AugmentConfig(crop_padding=0))
+    with pytest.raises(UserError, match="32"):
+        loop.check_against_data(experiment, small, make_mesh())
