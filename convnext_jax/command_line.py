@@ -4,13 +4,14 @@ Imports nothing heavy, so that ``--help`` and a mistake answer at once.
 """
 
 import argparse
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from convnext_jax.config import Experiment, check_field, parse_experiment
@@ -23,8 +24,9 @@ EXIT_TEMPFAIL = 75  # sysexits.h's EX_TEMPFAIL: the same command, run again, goe
 
 def run_main(main: Callable[[], None]) -> NoReturn:
     """Runs a command and exits: 0 when done, 2 for a mistake of the user's, told in one line."""
-    # Orbax's warnings speak of its own options; what concerns the user, these commands say themselves.
-    logging.set_verbosity(logging.ERROR)
+    # The package's own warnings are lines for the user; Orbax's, on absl's logger, speak of its options.
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         main()
     except UserError as error:

@@ -96,7 +96,7 @@ def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -
       Stopped: a signal came, and the state is saved.
     """
     with StopSignals() as signals:
-        run, state = _prepare(experiment, dataset, mesh)
+        run, state = prepare(experiment, dataset, mesh)
         parameters = count_parameters(state.params)
         options = {"keep_latest": experiment.run.keep_latest, "keep_best": experiment.run.keep_best}
         with Checkpoints(workdir / "checkpoints", **options) as checkpoints:
@@ -109,8 +109,8 @@ def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -
     return _finish(workdir, run, parameters)
 
 
-def _prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
-    """Puts the data and the initial state on the devices."""
+def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
+    """Puts an experiment's data and initial state on the devices; the experiment has been checked."""
     steps_per_epoch = len(dataset.train.labels) // experiment.run.batch_size
     schedule = warmup_cosine(experiment.optim, experiment.run.epochs, steps_per_epoch)
     optimizer = make_optimizer(experiment.optim, schedule)

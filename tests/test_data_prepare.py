@@ -66,8 +66,8 @@ def test_missing_data_without_a_network(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["cifar11"], "error: unknown data set 'cifar11': did you mean cifar10?"),
-        (["digits", "--image_size", "0"], "0 is not a positive number"),
-        (["digits", "--validation_fraction", "1"], "1 is not in"),
+        (["digits", "--image_size", "0"], "error: --image_size=0: must be in [1, 4096]"),
+        (["digits", "--validation_fraction", "1"], "error: --validation_fraction=1.0: must be in [0, 1)"),
         (["image_folder", "--data_dir", "/nonexistent"], "error: /nonexistent has no folder train/"),
         ([], "the following arguments are required: name"),
     ],

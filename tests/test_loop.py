@@ -109,7 +109,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 
 
 def read_parameters(experiment: Experiment, workdir: Path) -> Any:
-    _, state = loop._prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
+    _, state = loop.prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
     with loop.Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.restore_params(20, state.params)
 

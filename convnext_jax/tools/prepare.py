@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convnext_jax.config import DataConfig
+from convnext_jax.config import DataConfig, parse_experiment
 from convnext_jax.errors import UserError
 
 
@@ -33,18 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = _parser().parse_args(arguments)
-    config = DataConfig(
-        name=options.name,
-        data_dir=options.data_dir,
-        manual_dir=options.manual_dir,
-        image_size=options.image_size,
-        validation_fraction=options.validation_fraction,
-    )
     try:
-        _prepare(config)
+        _prepare(parse_experiment({"data": vars(options)}).data)
     except UserError as error:
         # The messages name the fields of a configuration; here each is a flag of its own.
-        print(f"error: {error}".replace("--config.data.", "--"), file=sys.stderr)
+        print(f"error: {error}".replace("--config.data.", "--").replace("config.data.", "--"), file=sys.stderr)
         return 2
     return 0
 
@@ -58,28 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("name", help="digits, cifar10, cifar100, tiny_imagenet, image_folder, or a TFDS name")
     parser.add_argument("--data_dir", help="folder of the prepared data sets; for image_folder, the folder itself")
     parser.add_argument("--manual_dir", help="folder with an archive that was fetched by hand")
-    parser.add_argument("--image_size", type=_positive, help="side in pixels to resize the images to")
+    parser.add_argument("--image_size", type=int, help="side in pixels to resize the images to")
     parser.add_argument(
-        "--validation_fraction",
-        type=_fraction,
-        default=0.0,
-        help="image_folder: share held out of every class",
+        "--validation_fraction", type=float, default=0.0, help="image_folder: share held out of every class"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of pixels")
-    return number
-
-
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
-    return number
 
 
 def _prepare(config: DataConfig) -> None:
