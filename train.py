@@ -1,6 +1,7 @@
 """Trains a model: ``python train.py --config configs/digits.py``."""
 
 import json
+import sys
 from pathlib import Path
 
 from convnext_jax import command_line
@@ -54,8 +55,9 @@ def _train(experiment: Experiment, workdir: Path) -> None:
         summary = loop.train(experiment, dataset, workdir, mesh)
     except loop.Diverged as error:
         command_line.fail(str(error), command_line.EXIT_FAILURE)
-    except loop.Stopped as error:
-        command_line.fail(str(error), command_line.EXIT_TEMPFAIL)
+    except loop.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(command_line.EXIT_TEMPFAIL)
     final = summary["final"]
     print(
         f"done: test top-1 {final['test/top1']:.4f}, top-5 {final['test/top5']:.4f}, loss {final['test/loss']:.4f}"

@@ -95,7 +95,7 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
 def check_names(experiment: Experiment) -> None:
     """Raises UserError where the experiment names a model, a stem or a data set that does not exist."""
     from convnext_jax.data.registry import check_name
-    from convnext_jax.models.from_config import check_model
+    from convnext_jax.models import sizes
 
-    check_model(experiment.model)
+    sizes.check_names(experiment.model.name, experiment.model.stem)
     check_name(experiment.data.name)

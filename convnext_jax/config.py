@@ -129,7 +129,7 @@ class RunConfig:
     eval_every_epochs: int = 1
     keep_latest: int = 2
     keep_best: int = 1
-    steps_per_dispatch: int = 50
+    steps_per_dispatch: int = 20
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,8 +107,8 @@ def test_what_is_wrong_is_named(section: str, field: str, value: Any, message: s
 @pytest.mark.parametrize(
     ("section", "field", "message"),
     [
-        ("model", "name", r"config\.model\.name='convnext_tinny': unknown; did you mean 'convnext_tiny'\?"),
-        ("model", "stem", r"config\.model\.stem='convnext_tinny': unknown; .*allowed: .*patch4"),
+        ("model", "name", "unknown model 'convnext_tinny': did you mean 'convnext_tiny'\\?"),
+        ("model", "stem", "unknown stem 'convnext_tinny': .*allowed: .*patch4"),
         ("data", "name", r"unknown data set 'convnext_tinny'"),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_and_started_again_is_the_run_that_was_not(
     assert process.returncode == status, errors
     assert len(figures_of(workdir)) < len(figures_of(trained)), "the run was over before the signal came"
     if status == 75:
-        assert f"error: {number.name}: saved step" in errors and "run the same command to go on" in errors
+        assert f"{number.name}: saved step" in errors and "run the same command to go on" in errors
     done = run(*train_command(workdir), env=environment)
     assert done.returncode == 0, done.stderr
     assert ("resuming at" in done.stderr) == (status == 75)

@@ -1,9 +1,7 @@
 """Models by name, as users know it from timm."""
 
-import difflib
 import fnmatch
 import math
-from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,7 @@ from flax import nnx
 
 from convnext_jax.errors import UserError
 from convnext_jax.models.convnext import ConvNeXt
-from convnext_jax.models.sizes import SIZES, STEMS
+from convnext_jax.models.sizes import SIZES, check_names
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -52,8 +50,7 @@ def create_model(
     Raises:
       UserError: a name that is not in its table, or a value out of range.
     """
-    _check_name("model", name, SIZES)
-    _check_name("stem", stem, STEMS)
+    check_names(name, stem)
     _check("num_classes", num_classes, num_classes >= 1, "1 or more")
     _check("in_channels", in_channels, in_channels >= 1, "1 or more")
     _check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")
@@ -69,14 +66,6 @@ def create_model(
         layer_scale=layer_scale,
         dtype=dtype,
     )
-
-
-def _check_name(what: str, name: str, valid: Iterable[str]) -> None:
-    names = list(valid)
-    if name in names:
-        return
-    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)[0]
-    raise UserError(f"unknown {what} {name!r}: did you mean {nearest!r}? It is one of {', '.join(names)}")
 
 
 def _check(field: str, value: float, holds: bool, allowed: str) -> None:

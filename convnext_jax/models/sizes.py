@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,14 @@ STEMS: dict[str, Stem] = {
     "conv3x3_s1": Stem(kernel=3, stride=1, padding=1),
     "conv3x3_s2": Stem(kernel=3, stride=2, padding=1),
 }
+
+
+def check_names(model: str, stem: str) -> None:
+    """Raises `UserError` with the nearest name where there is no such model or no such stem."""
+    for what, name, table in (("model", model, SIZES), ("stem", stem, STEMS)):
+        if name not in table:
+            raise UserError(f"unknown {what} {name!r}: {nearest(name, table)}")
+
 
 # Three 2x2 convolutions of stride 2 stand between the stages: the last map keeps a pixel from here on.
 _SMALLEST_FIRST_MAP = 8
