@@ -43,10 +43,11 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     # What follows takes seconds to import; a mistake above was answered without it.
     from convnext_jax import data, loop
     from convnext_jax import workdir as workdirs
-    from convnext_jax.distributed import make_mesh
+    from convnext_jax.distributed import make_mesh, use_all_cores
 
     workdirs.claim(workdir, experiment)
     dataset = data.load(experiment.data)
+    use_all_cores(experiment.run.batch_size)
     mesh = make_mesh()
     loop.check_against_data(experiment, dataset, mesh)
     workdirs.DatasetRecord.of(dataset).write(workdir)

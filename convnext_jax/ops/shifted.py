@@ -54,7 +54,7 @@ def shifted_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Arr
     """
     batch, height, width, channels = x.shape
     columns = math.ceil(width / math.ceil(width / _TERMS))
-    rows = min(height, math.ceil(_TERMS / columns) * 2)
+    rows = max(2, math.ceil(_TERMS / columns))
     across, down = math.ceil(width / columns), math.ceil(height / rows)
     extra = ((0, 0), (0, down * rows - height), (0, across * columns - width), (0, 0))
     grad = jnp.pad(grad, extra)
