@@ -10,8 +10,8 @@ import jax.numpy as jnp
 def gelu(x: jax.Array) -> jax.Array:
     """``x * P(N(0, 1) <= x)``, the exact form (Hendrycks and Gimpel 2016), any shape; float32 inside.
 
-    By erf, as PyTorch does it: `jax.nn.gelu(approximate=False)` goes through erfc, three times slower on a
-    CPU and different only far left of zero, where both results vanish.
+    By erf, as PyTorch does it: `jax.nn.gelu(approximate=False)` goes through erfc, which XLA computes more slowly on
+    a CPU; they differ only far left of zero, where both vanish.
     """
     x32 = x.astype(jnp.float32)
     return (x32 * _normal_cdf(x32)).astype(x.dtype)

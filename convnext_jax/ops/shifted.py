@@ -54,6 +54,7 @@ def shifted_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Arr
     """
     batch, height, width, channels = x.shape
     columns = math.ceil(width / math.ceil(width / _TERMS))
+    # Few enough rows for two turns of the loop: XLA unrolls a single one into the sum that follows, as above.
     rows = max(2, math.ceil(_TERMS / columns))
     across, down = math.ceil(width / columns), math.ceil(height / rows)
     extra = ((0, 0), (0, down * rows - height), (0, across * columns - width), (0, 0))

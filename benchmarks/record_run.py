@@ -1,0 +1,53 @@
+"""Records a finished run in one JSON file: settings, hardware, versions, figures and the curve.
+
+    python benchmarks/record_run.py --workdir runs/c100 --output benchmarks/results/NAME.json
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from convnext_jax import command_line
+from convnext_jax.errors import UserError
+
+
+def main() -> None:
+    """The command."""
+    parser = command_line.Parser(__doc__ or "")
+    parser.add_argument("--workdir", type=Path, required=True, help="the workdir of a run that has ended")
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    options = parser.parse_args()
+    if not (options.workdir / "summary.json").exists():
+        raise UserError(f"{options.workdir} holds no run that has ended: there is no summary.json")
+    names = ("config", "summary", "environment", "evaluation")
+    record = {name: read(options.workdir / f"{name}.json") for name in names}
+    record["curve"] = curve(options.workdir / "metrics.jsonl")
+    options.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def read(path: Path) -> Any:
+    """The content of a JSON file, None where there is none."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def curve(path: Path) -> list[dict[str, float]]:
+    """For each epoch the mean of each training figure and the figures of an evaluation at its end."""
+    epochs: dict[int, dict[str, list[float]]] = {}
+    for line in map(json.loads, path.read_text().splitlines()):
+        figures = epochs.setdefault(math.ceil(line["epoch"]), {})
+        for name, value in line.items():
+            if "/" in name:
+                figures.setdefault(name, []).append(value)
+        figures["seconds"] = [line["seconds"]]
+    return [
+        {"epoch": epoch} | {name: round(sum(values) / len(values), 6) for name, values in figures.items()}
+        for epoch, figures in epochs.items()
+    ]
+
+
+if __name__ == "__main__":
+    command_line.run_main(main)
