@@ -1,6 +1,6 @@
 """Records a finished run in one JSON file: settings, hardware, versions, figures and the curve.
 
-    python benchmarks/record_run.py --workdir runs/c100 --output benchmarks/results/NAME.json
+python benchmarks/record_run.py --workdir runs/c100 --output benchmarks/results/NAME.json
 """
 
 import json

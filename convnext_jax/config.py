@@ -274,6 +274,11 @@ def _check_combinations(experiment: Experiment) -> None:
     ):
         if value not in allowed:
             raise UserError(f"{path}={value!r}: unknown; {nearest(value, allowed)}")
+    if experiment.data.validation_fraction and experiment.data.name != "image_folder":
+        raise UserError(
+            f"config.data.validation_fraction={experiment.data.validation_fraction:g} is for"
+            f" config.data.name=image_folder; {experiment.data.name} has a test split of its own"
+        )
     if optim.warmup_epochs > run.epochs:
         raise UserError(
             f"config.optim.warmup_epochs={optim.warmup_epochs:g} is longer than the run of"

@@ -21,13 +21,12 @@ def test_the_defaults_are_those_of_the_dataclasses():
 def test_every_field_reaches_the_experiment():
     changed = {"int": 7, "float": 0.5, "bool": False, "str": "float32"}
     config = default_config()
-    config.optim.name, config.optim.min_learning_rate, config.run.epochs = "adamw", 0.0, 7
     for section, cls in SECTIONS.items():
         for field in dataclasses.fields(cls):
-            if (section, field.name) != ("optim", "name"):
+            if (section, field.name) not in (("optim", "name"), ("data", "name")):
                 kind = str(getattr(field.type, "__name__", field.type)).split(" ")[0]
                 config[section][field.name] = changed[kind]
-    config.optim.min_learning_rate = 0.25
+    config.data.name, config.optim.min_learning_rate = "image_folder", 0.25
     experiment = parse_experiment(config)
     for section, fields in experiment.to_dict().items():
         for name, value in fields.items():
@@ -83,6 +82,12 @@ def test_a_whole_number_is_a_float():
             "min_learning_rate",
             0.1,
             r"min_learning_rate=0\.1 is above its peak config\.optim\.learning_rate",
+        ),
+        (
+            "data",
+            "validation_fraction",
+            0.1,
+            r"validation_fraction=0\.1 is for config\.data\.name=image_folder; cifar100",
         ),
         ("optim", "clip_norm", 0.0, r"config\.optim\.clip_norm=0\.0: must be greater than 0"),
         (
