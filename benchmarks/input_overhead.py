@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from convnext_jax import command_line, data, loop
 from convnext_jax.config import AugmentConfig
-from convnext_jax.distributed import make_mesh, replicated
+from convnext_jax.distributed import batch_sharded, make_mesh, replicated, use_all_cores
 from convnext_jax.environment import describe_environment
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import compile_train_steps, train_step
@@ -62,7 +62,9 @@ def main() -> None:
 
 def build(experiment: Any, steps: int) -> tuple[Callable[[], None], Callable[[], None]]:
     """Two functions without arguments, each a call of so many steps that returns when the device is done."""
-    dataset, mesh = data.load(experiment.data), make_mesh()
+    dataset = data.load(experiment.data)
+    use_all_cores(experiment.run.batch_size)
+    mesh = make_mesh()
     loop.check_against_data(experiment, dataset, mesh)
     seed = jax.device_put(jnp.uint32(0), replicated(mesh))
 
@@ -70,7 +72,7 @@ def build(experiment: Any, steps: int) -> tuple[Callable[[], None], Callable[[],
     real = compile_train_steps(run.program, state, run.train, seed, steps)
     program = dataclasses.replace(run.program, augment=AugmentConfig(crop_padding=0, flip=False))
     batch = run.train.take(jnp.arange(program.batch_size))
-    batch = jax.device_put(batch, program.batch_sharding)
+    batch = jax.device_put(batch, batch_sharded(mesh))
 
     def constant_steps(state: TrainState, batch: Any, seed: jax.Array) -> Any:
         return jax.lax.scan(lambda state, _: train_step(program, state, *batch, seed), state, length=steps)

@@ -104,13 +104,14 @@ class Checkpoints:
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(like.params), opt_state=ocp.args.StandardRestore(like.opt_state)
         )
-        restored = self._manager.restore(step, args=items)
+        restored: Any = self._manager.restore(step, args=items)
         return TrainState(like.step + step, restored.params, restored.opt_state)
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The parameters alone of a checkpoint, with the shapes, dtypes and shardings of ``like``."""
         items = ocp.args.Composite(params=ocp.args.StandardRestore(like))
-        return self._manager.restore(step, args=items).params
+        restored: Any = self._manager.restore(step, args=items)
+        return restored.params
 
     def wait(self) -> None:
         """Returns when all that was saved is safe on the disk; raises what went wrong in the background."""

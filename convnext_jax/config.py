@@ -160,10 +160,10 @@ def default_config() -> config_dict.ConfigDict:
     """Every field at its default, for a config file to start from; a field that does not exist cannot be set."""
     config = config_dict.ConfigDict()
     for section, cls in SECTIONS.items():
-        config[section] = config_dict.ConfigDict()
+        config[section] = fields = config_dict.ConfigDict()
         for field in dataclasses.fields(cls):
             kind, optional = _kind(field)
-            config[section][field.name] = config_dict.placeholder(kind) if optional else field.default
+            fields[field.name] = config_dict.placeholder(kind) if optional else field.default
     return config.lock()
 
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 
 from convnext_jax.logging import Line
 
@@ -41,7 +42,7 @@ def plot_curves(lines: list[Line], path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def _plot(axes: "pyplot.Axes", lines: list[Line], names: dict[str, str]) -> None:
+def _plot(axes: Axes, lines: list[Line], names: dict[str, str]) -> None:
     for name, label in names.items():
         epochs, values = _by_epoch(lines, name)
         axes.plot(epochs, values, label=label, marker="." if len(epochs) < 30 else None)

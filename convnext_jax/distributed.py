@@ -27,7 +27,7 @@ def use_all_cores(batch_size: int) -> None:
     jax.config.update("jax_num_cpu_devices", max(fitting, default=1))
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """The devices, all of all processes if None, on one axis, ``data``, which a batch is split over.
 
     The axis is of type Auto: XLA propagates shardings through the step from the few that are named here.

@@ -18,7 +18,7 @@ from convnext_jax.checkpoint import Checkpoints
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
 from convnext_jax.data.resident import ResidentSplit, put_split
-from convnext_jax.distributed import batch_sharded, check_batch_size, compute_dtype, replicated
+from convnext_jax.distributed import check_batch_size, compute_dtype, replicated
 from convnext_jax.environment import describe_environment
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
@@ -98,8 +98,8 @@ def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -
     with StopSignals() as signals:
         run, state = prepare(experiment, dataset, mesh)
         parameters = count_parameters(state.params)
-        options = {"keep_latest": experiment.run.keep_latest, "keep_best": experiment.run.keep_best}
-        with Checkpoints(workdir / "checkpoints", **options) as checkpoints:
+        keep_latest, keep_best = experiment.run.keep_latest, experiment.run.keep_best
+        with Checkpoints(workdir / "checkpoints", keep_latest=keep_latest, keep_best=keep_best) as checkpoints:
             first_step = checkpoints.latest_step() or 0
             if first_step:
                 state = checkpoints.restore_state(first_step, state)
@@ -131,7 +131,7 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
         batch_size=experiment.run.batch_size,
         mean=record.mean,
         std=record.std,
-        batch_sharding=batch_sharded(mesh),
+        mesh=mesh,
     )
     run = Run(
         experiment=experiment,
@@ -147,7 +147,7 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
 def _train_from(
     step: int, run: Run, state: TrainState, workdir: Path, checkpoints: Checkpoints, signals: StopSignals
 ) -> None:
-    seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.batch_sharding.mesh))
+    seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.mesh))
     _say(f"{'resuming at' if step else 'starting at'} step {step} of {run.total_steps}; compiling")
     started = time.monotonic()
     train_call = compile_train_steps(run.program, state, run.train, seed, run.steps_per_call)
@@ -228,10 +228,10 @@ class _Reporter:
             mean=program.mean,
             std=program.std,
             batch_size=self._run.experiment.run.eval_batch_size,
-            batch_sharding=program.batch_sharding,
+            mesh=program.mesh,
         )
         if not math.isfinite(figures["loss"]):
-            self._diverged(step, "the test loss", figures["loss"], float(program.schedule(step - 1)))
+            self._diverged(step, "the test loss", figures["loss"], float(np.asarray(program.schedule(step - 1))))
         figures = {f"test/{name}": figures[name] for name in ("loss", "top1", "top5")}
         self._pass_on(step, figures)
         return figures

@@ -7,7 +7,7 @@ import pytest
 from tiny import NUM_CLASSES, tiny_dataset, tiny_model
 
 from convnext_jax.data.resident import put_split
-from convnext_jax.distributed import batch_sharded, make_mesh, replicated
+from convnext_jax.distributed import make_mesh, replicated
 from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.models import split_model
 
@@ -25,7 +25,7 @@ def evaluate(batch_size: int, devices: int) -> dict[str, float]:
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         batch_size=batch_size,
-        batch_sharding=batch_sharded(mesh),
+        mesh=mesh,
     )
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
 from convnext_jax.data.resident import ResidentSplit, put_split
-from convnext_jax.distributed import batch_sharded, make_mesh, replicated
+from convnext_jax.distributed import make_mesh, replicated
 from convnext_jax.models import split_model
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import warmup_cosine
@@ -38,7 +38,7 @@ def build(mesh: Mesh, **model: Any) -> tuple[Program, TrainState, ResidentSplit]
         batch_size=8,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
-        batch_sharding=batch_sharded(mesh),
+        mesh=mesh,
     )
     state = jax.device_put(init_state(params, optimizer), replicated(mesh))
     return program, state, put_split(DATASET.train, replicated(mesh))

@@ -1,6 +1,7 @@
 """A data set that lives on the devices, and the batch of a step as a function of (seed, step)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -64,13 +65,13 @@ def batch_indices(order: jax.Array, step: int | jax.Array, batch_size: int) -> j
     return jax.lax.dynamic_slice_in_dim(order, (step % steps_per_epoch) * batch_size, batch_size)
 
 
-def normalize(images: jax.Array, mean: jax.Array | np.ndarray, std: jax.Array | np.ndarray) -> jax.Array:
+def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """Pixels as the network takes them, ``(x / 255 - mean) / std`` by channel.
 
     Args:
       images: uint8 [B, H, W, C].
-      mean: float32 [C], channel means of the training split on the scale [0, 1].
-      std: float32 [C], channel standard deviations on the same scale.
+      mean: C channel means of the training split on the scale [0, 1].
+      std: C channel standard deviations on the same scale.
 
     Returns:
       float32 [B, H, W, C].

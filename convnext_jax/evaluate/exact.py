@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh
 
 from convnext_jax.data.resident import ResidentSplit, normalize
+from convnext_jax.distributed import batch_sharded
 from convnext_jax.models import merge_model
 from convnext_jax.train.metrics import ClassificationSums, classification_sums
 
@@ -21,7 +22,7 @@ def evaluate_split(
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int,
-    batch_sharding: NamedSharding,
+    mesh: Mesh,
 ) -> dict[str, float]:
     """Evaluates parameters on a split, in one call to the devices.
 
@@ -32,14 +33,13 @@ def evaluate_split(
       mean: channel means of the training split, on the scale [0, 1].
       std: channel deviations of the training split.
       batch_size: examples at a time, rounded up to a multiple of the devices; affects speed and memory alone.
-      batch_sharding: how the leading axis of a batch lies on the devices.
+      mesh: the devices, over which the leading axis of a batch is split.
 
     Returns:
       ``loss``, ``top1``, ``top5`` and ``examples``, which is N.
     """
-    devices = batch_sharding.mesh.size
-    batch_size = -(-min(batch_size, split.num_examples) // devices) * devices
-    sums = _batch_sums(definition, params, split, tuple(mean), tuple(std), batch_size, batch_sharding)
+    batch_size = -(-min(batch_size, split.num_examples) // mesh.size) * mesh.size
+    sums = _batch_sums(definition, params, split, tuple(mean), tuple(std), batch_size, mesh)
     return jax.device_get(sums).total()
 
 
@@ -51,13 +51,13 @@ def _batch_sums(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     batch_size: int,
-    batch_sharding: NamedSharding,
+    mesh: Mesh,
 ) -> ClassificationSums:
     """The sums of each batch, arrays [batches]; adding them up is left to the host and its float64."""
 
     def evaluate_batch(start: jax.Array) -> ClassificationSums:
         indices = start + jnp.arange(batch_size, dtype=jnp.int32)
-        indices = jax.lax.with_sharding_constraint(indices, batch_sharding)
+        indices = jax.lax.with_sharding_constraint(indices, batch_sharded(mesh))
         # The last batch is filled up with the last example, which the mask then leaves out.
         images, labels = split.take(jnp.minimum(indices, split.num_examples - 1))
         logits = merge_model(definition, params)(normalize(images, mean, std))  # [B, K] float32

@@ -10,7 +10,7 @@ from convnext_jax import data
 from convnext_jax.checkpoint import Checkpoints
 from convnext_jax.config import ModelConfig
 from convnext_jax.data.resident import put_split
-from convnext_jax.distributed import abstract, batch_sharded, compute_dtype, make_mesh, replicated
+from convnext_jax.distributed import abstract, compute_dtype, make_mesh, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.models import count_parameters, split_model
@@ -68,7 +68,7 @@ def evaluate_workdir(
         mean=record.mean,
         std=record.std,
         batch_size=batch_size,
-        batch_sharding=batch_sharded(mesh),
+        mesh=mesh,
     )
     return figures | {
         "parameters": count_parameters(params),

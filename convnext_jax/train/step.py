@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from convnext_jax.augment.policy import augment
 from convnext_jax.config import AugmentConfig
 from convnext_jax.data.resident import ResidentSplit, batch_indices, epoch_order, normalize
+from convnext_jax.distributed import batch_sharded, replicated
 from convnext_jax.models import merge_model
 from convnext_jax.random import Stream, stream_key
 from convnext_jax.train.losses import cross_entropy
@@ -30,7 +32,7 @@ class Program:
       batch_size: images a step, B, over all devices.
       mean: channel means of the training split, on the scale [0, 1].
       std: channel deviations of the training split.
-      batch_sharding: how an array with leading axis B lies on the devices.
+      mesh: the devices, over which the leading axis of a batch is split.
     """
 
     definition: Any
@@ -41,7 +43,7 @@ class Program:
     batch_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    batch_sharding: jax.sharding.NamedSharding
+    mesh: Mesh
 
 
 @jax.tree_util.register_dataclass
@@ -118,7 +120,7 @@ def train_steps(
 
     def body(state: TrainState, _: None) -> tuple[TrainState, StepMetrics]:
         indices = batch_indices(order, state.step, program.batch_size)
-        images, labels = data.take(jax.lax.with_sharding_constraint(indices, program.batch_sharding))
+        images, labels = data.take(jax.lax.with_sharding_constraint(indices, batch_sharded(program.mesh)))
         return train_step(program, state, images, labels, seed)
 
     return jax.lax.scan(body, state, length=num_steps)
@@ -136,5 +138,5 @@ def compile_train_steps(
     def run(state: TrainState, data: ResidentSplit, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
         return train_steps(program, state, data, seed, num_steps)
 
-    replicated = jax.sharding.NamedSharding(program.batch_sharding.mesh, jax.sharding.PartitionSpec())
-    return jax.jit(run, donate_argnums=0, out_shardings=replicated).lower(state, data, seed).compile()
+    jitted = jax.jit(run, donate_argnums=0, out_shardings=replicated(program.mesh))
+    return jitted.lower(state, data, seed).compile()
