@@ -2,7 +2,8 @@
 
     python train.py --config configs/digits.py
 
-1,437 training and 360 test images, 8x8 pixels scaled to 32x32.
+1,438 training and 359 test images, 8x8 pixels scaled to 32x32. 98.6% top-1 in 84 seconds of training on two cores of an
+AMD EPYC (Zen 3), one seed; see benchmarks/results/digits_epyc_2cores.json.
 """
 
 from ml_collections import config_dict
