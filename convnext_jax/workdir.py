@@ -36,11 +36,12 @@ def claim(workdir: Path, experiment: Experiment) -> None:
     """Makes the folder and writes ``config.json``, or finds that it belongs to this very configuration.
 
     Raises:
-      UserError: the folder belongs to another configuration (the message lists the fields that differ), holds other
-        files, or cannot be written.
+      UserError: the folder belongs to another configuration (the message lists the fields that differ), or cannot be
+        written.
     """
     path = workdir / "config.json"
-    if path.exists():
+    # Without the record of its data a run never began: a start that was refused for a mistake binds nobody.
+    if path.exists() and (workdir / "dataset.json").exists():
         there, here = identity(read_experiment(workdir)), identity(experiment)
         differing = [f"{name}: {there[name]!r} there, {here[name]!r} now" for name in here if there[name] != here[name]]
         if differing:

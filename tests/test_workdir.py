@@ -10,6 +10,7 @@ from convnext_jax.errors import UserError
 from convnext_jax.workdir import DatasetRecord, claim, default_workdir, read_experiment
 
 ONE = Experiment(run=RunConfig(epochs=10))
+RECORD = DatasetRecord("x", ("a", "b"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 def test_the_name_follows_the_configuration_and_not_where_the_data_lie():
@@ -31,10 +32,18 @@ def test_a_workdir_is_claimed_again_by_the_same_configuration(tmp_path: Path):
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path):
     claim(tmp_path, ONE)
+    RECORD.write(tmp_path)
     other = dataclasses.replace(ONE, run=RunConfig(epochs=11, seed=3))
     with pytest.raises(UserError, match=r"run\.seed: 0 there, 3 now; run\.epochs: 10 there, 11 now.*another --workdir"):
         claim(tmp_path, other)
     assert read_experiment(tmp_path) == ONE
+
+
+def test_a_start_that_was_refused_binds_nobody(tmp_path: Path):
+    claim(tmp_path, ONE)
+    mended = dataclasses.replace(ONE, data=DataConfig(image_size=32))
+    claim(tmp_path, mended)
+    assert read_experiment(tmp_path) == mended
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
@@ -54,6 +63,5 @@ def test_what_is_no_workdir_is_said_so(tmp_path: Path):
 
 
 def test_the_record_of_the_data_comes_back(tmp_path: Path):
-    record = DatasetRecord("x", ("a", "b"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    record.write(tmp_path)
-    assert DatasetRecord.read(tmp_path) == record
+    RECORD.write(tmp_path)
+    assert DatasetRecord.read(tmp_path) == RECORD
