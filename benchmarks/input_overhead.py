@@ -75,7 +75,8 @@ def build(experiment: Any, steps: int) -> tuple[Callable[[], None], Callable[[],
     batch = jax.device_put(batch, batch_sharded(mesh))
 
     def constant_steps(state: TrainState, batch: Any, seed: jax.Array) -> Any:
-        return jax.lax.scan(lambda state, _: train_step(program, state, *batch, seed), state, length=steps)
+        images, labels = batch
+        return jax.lax.scan(lambda state, _: train_step(program, state, images, labels, seed), state, length=steps)
 
     _, other = loop.prepare(experiment, dataset, mesh)
     jitted = jax.jit(constant_steps, donate_argnums=0, out_shardings=replicated(mesh))
