@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from convnext_jax import command_line
 from convnext_jax.errors import UserError
+from convnext_jax.logging import read_metrics
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def read(path: Path) -> Any:
 def curve(path: Path) -> list[dict[str, float]]:
     """For each epoch the mean of each training figure and the figures of an evaluation at its end."""
     epochs: dict[int, dict[str, list[float]]] = {}
-    for line in map(json.loads, path.read_text().splitlines()):
+    for line in read_metrics(path):
         figures = epochs.setdefault(math.ceil(line["epoch"]), {})
         for name, value in line.items():
             if "/" in name:

@@ -22,7 +22,7 @@ def plot_curves(lines: list[Line], path: Path, title: str) -> None:
       title: what stands above.
     """
     figure, (losses, accuracies, rates) = pyplot.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    _plot(losses, lines, {"train/loss": "train (smoothed labels, augmented)", "test/loss": "test"})
+    _plot(losses, lines, {"train/loss": "train (augmented)", "test/loss": "test"})
     losses.set_ylabel("loss (nats)")
     _plot(
         accuracies,

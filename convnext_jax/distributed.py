@@ -14,8 +14,8 @@ def use_all_cores(batch_size: int) -> None:
     """Makes JAX show a CPU as several devices, so that a batch is split over its cores; call before any other JAX.
 
     XLA runs many of its loops on one core. Two devices of one core each took 1.4 times the images of one device of
-    two cores (ConvNeXt atto, 24 px, batch 128). Where there is an accelerator nothing changes, and a number that the
-    user gives in ``JAX_NUM_CPU_DEVICES`` or ``XLA_FLAGS`` stands.
+    two cores (ConvNeXt atto, 24 px, batch 128; benchmarks/cifar100_cpu.md). Where there is an accelerator nothing
+    changes, and a number that the user gives in ``JAX_NUM_CPU_DEVICES`` or ``XLA_FLAGS`` stands.
 
     Args:
       batch_size: images a step; the devices are the most that split it evenly and get 16 images each or more.

@@ -1,8 +1,8 @@
 """Depthwise convolution as a sum of shifted maps, for CPUs and maps of any size.
 
 XLA turns a sum of products of shifted slices into one loop over the channels in vector registers, near the
-speed of the caches; its own grouped convolution is ten to forty times slower on a CPU. How many terms go into
-one loop was measured: below about sixteen XLA's code for the kernel gradient is five times slower, and so it
+speed of the caches; its own grouped convolution is far slower on a CPU. How many terms go into one loop
+matters: with fewer than about sixteen XLA's code for the kernel gradient is several times slower, and so it
 is where the slices of a window are not materialised first.
 """
 
@@ -36,7 +36,7 @@ def shifted_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         terms = [padded[:, i : i + height, j : j + width] * kernel[i, j] for i in rows for j in range(size)]
         total = _materialise(sum(terms, total))
     # One row too many, cut off here: XLA (jax 0.10) pulls the sums into a reduction that follows, a
-    # LayerNorm's mean, then writes out every slice and every tap, and is twenty times slower. It does not
+    # LayerNorm's mean, then writes out every slice and every tap, and is many times slower. It does not
     # reach through a slice.
     return total[:, :-1]
 
