@@ -1,6 +1,6 @@
 """ConvNeXt and its variants: `create_model`, `list_models`, and models as plain parameters (`split_model`).
 
-The names below load on first use, so that `convnext_jax.models.sizes` alone costs no import of JAX.
+The names below load on first use, so that `convnext_jax.models.architectures` alone costs no import of JAX.
 """
 
 import importlib

@@ -34,6 +34,24 @@ def count_parameters(params: Params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def flat_params(params: Any) -> dict[str, Any]:
+    """Parameters by their paths, ``stages/0/blocks/1/expand/kernel`` and the like."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def nested_params(flat: Mapping[str, Any]) -> Params:
+    """The inverse of `flat_params`."""
+    params: Params = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return params
+
+
 # NNX numbers the entries of its lists with integers; checkpoints and flags want one type of key.
 
 

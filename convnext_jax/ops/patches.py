@@ -7,6 +7,8 @@ product are fast everywhere.
 import jax
 import jax.numpy as jnp
 
+from convnext_jax.ops.matmul import matmul
+
 
 def merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution over non-overlapping patches; a remainder at the right and bottom edge is left out.
@@ -22,8 +24,8 @@ def merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size]
-    x = x.reshape(batch, rows, size, columns, size, channels)
-    return jnp.einsum("bhiwjc,ijcd->bhwd", x, kernel)
+    x = x.reshape(batch, rows, size, columns, size, channels).transpose(0, 1, 3, 2, 4, 5)
+    return matmul(x.reshape(batch, rows, columns, -1), kernel.reshape(-1, kernel.shape[-1]))
 
 
 def conv_windows(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
@@ -43,4 +45,4 @@ def conv_windows(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) 
     rows = (x.shape[1] - size) // stride * stride + 1
     columns = (x.shape[2] - size) // stride * stride + 1
     windows = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size)]
-    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+    return matmul(jnp.concatenate(windows, axis=-1), kernel.reshape(-1, kernel.shape[-1]))
