@@ -1,6 +1,9 @@
 """CIFAR-100 in half an hour on a laptop: a shallow ConvNeXt of five blocks, overlapping 3x3 stem of stride 2.
 
 python train.py --config configs/cifar100_cpu.py
+
+54.6% top-1, 83.0% top-5 on the 10,000 test images after 12 epochs, 29 minutes on two cores of an AMD EPYC (Zen 3), one
+seed; see benchmarks/results/cifar100_cpu_epyc_2cores.json, and benchmarks/cifar100_cpu.md for how it was chosen.
 """
 
 from ml_collections import config_dict
@@ -27,7 +30,7 @@ def get_config() -> config_dict.ConfigDict:
     config.optim.b2 = 0.99
     config.optim.weight_decay = 0.3
     config.optim.label_smoothing = 0.1
-    config.run.epochs = 15
+    config.run.epochs = 12
     config.run.batch_size = 64
     config.run.eval_every_epochs = 3
     return config

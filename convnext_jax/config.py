@@ -50,6 +50,7 @@ class ModelConfig:
       expansion: channels inside a block over channels outside.
       activation: ``gelu``, ``relu`` or ``silu``.
       convolution: the blocks' spatial convolution, ``depthwise`` or ``dense``.
+      norm: ``layer`` or ``batch``.
     """
 
     name: str = "convnext_tiny"
@@ -69,6 +70,7 @@ class ModelConfig:
     expansion: int | None = None
     activation: str | None = None
     convolution: str | None = None
+    norm: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +262,7 @@ def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
         return tuple(_parse_value(f"{path}[{index}]", item, int, False) for index, item in enumerate(value))
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{path}={value!r}: must be of type {kind.__name__}{' or none' if optional else ''}")
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{path}={value!r}: must be a finite number")
     return value
 

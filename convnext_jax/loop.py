@@ -24,7 +24,7 @@ from convnext_jax.environment import describe_environment
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.logging import MetricsWriter, Progress, read_metrics
-from convnext_jax.models import count_parameters, split_model
+from convnext_jax.models import abstract_model, count_parameters, split_model
 from convnext_jax.models.architectures import configured_architecture
 from convnext_jax.models.from_config import model_from_config
 from convnext_jax.models.pretrained import Pretrained, start_from
@@ -84,7 +84,7 @@ def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> 
 def check_pretrained(experiment: Experiment, dataset: Dataset) -> None:
     """Raises UserError where the weights to start from are not there or do not fit the model."""
     if experiment.model.init_from is not None:
-        shapes = jax.eval_shape(lambda: split_model(_model(experiment, dataset))[1])
+        _, shapes, _ = abstract_model(lambda: _model(experiment, dataset))
         start_from(Pretrained.read(Path(experiment.model.init_from)), shapes)
 
 
@@ -125,7 +125,7 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
     steps_per_epoch = len(dataset.train.labels) // experiment.run.batch_size
     schedule = warmup_cosine(experiment.optim, experiment.run.epochs, steps_per_epoch)
     optimizer = make_optimizer(experiment.optim, schedule)
-    definition, params = split_model(_model(experiment, dataset))
+    definition, params, statistics = split_model(_model(experiment, dataset))
     record = DatasetRecord.of(dataset)
     program = Program(
         definition=definition,
@@ -146,7 +146,7 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
         steps_per_epoch=steps_per_epoch,
         steps_per_call=largest_divisor(steps_per_epoch, experiment.run.steps_per_dispatch),
     )
-    return run, jax.device_put(init_state(params, optimizer), replicated(mesh))
+    return run, jax.device_put(init_state(params, optimizer, statistics), replicated(mesh))
 
 
 def _model(experiment: Experiment, dataset: Dataset) -> nnx.Module:
@@ -245,6 +245,7 @@ class _Reporter:
             program.definition,
             state.params,
             self._run.test,
+            statistics=state.statistics,
             mean=program.mean,
             std=program.std,
             batch_size=self._run.experiment.run.eval_batch_size,

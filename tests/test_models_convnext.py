@@ -132,7 +132,7 @@ def reference_logits(images, params, architecture):
 @functools.cache
 def setup(side=24, **changes):
     model = small_model(**changes)
-    definition, params = split_model(model)
+    definition, params, _ = split_model(model)
     images = np.random.default_rng(2).standard_normal((2, side, side, 3)).astype(np.float32)
     return definition, randomise(params), images, model.architecture
 
@@ -231,7 +231,7 @@ def test_an_image_too_small_for_the_strides_is_refused_with_the_smallest_that_wo
     smallest = model.architecture.smallest_image
 
     def run(side):
-        return jax.eval_shape(model, jax.ShapeDtypeStruct((1, side, 40, 3), jnp.float32))
+        return jax.eval_shape(model, jax.ShapeDtypeStruct((1, side, 140, 3), jnp.float32))
 
     assert run(smallest).shape == (1, 5)
     with pytest.raises(UserError, match=f"too small for the stem '{stem}'.* {smallest}x{smallest}"):
@@ -240,7 +240,7 @@ def test_an_image_too_small_for_the_strides_is_refused_with_the_smallest_that_wo
 
 def test_bfloat16_keeps_parameters_and_logits_in_float32() -> None:
     definition, params, images, _ = setup()
-    half, _ = split_model(small_model(dtype=jnp.bfloat16))
+    half, _, _ = split_model(small_model(dtype=jnp.bfloat16))
     model = merge_model(half, params)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(split_model(model)[1])} == {"float32"}
     assert {str(m.dtype) for m in jax.eval_shape(model.features, images)} == {"bfloat16"}
@@ -259,5 +259,5 @@ def test_statistics_of_layer_norm_do_not_cancel() -> None:
 
 
 def test_without_layer_scale_the_parameter_is_gone() -> None:
-    _, params = split_model(small_model(layer_scale=0.0))
+    _, params, _ = split_model(small_model(layer_scale=0.0))
     assert "layer_scale" not in params["stages"]["0"]["blocks"]["0"]

@@ -39,6 +39,8 @@ COUNTS = {
     "convnext_isotropic_small": 22_308_712,
     "convnext_isotropic_base": 87_083_752,
     "convnext_isotropic_large": 305_942_504,
+    "convnext_multiscale": 13_158_312,
+    "convnext_swin_mlp": 28_747_888,
 }
 
 
@@ -66,7 +68,7 @@ def test_list_models_takes_a_pattern() -> None:
 def test_every_stem_goes_with_a_size(name: str, stem: str) -> None:
     def run():
         return create_model(name, num_classes=7, stem=stem, drop_path=0.1)(
-            jnp.zeros((2, 32, 32, 3)), key=jax.random.key(0)
+            jnp.zeros((2, 128, 128, 3)), key=jax.random.key(0)
         )
 
     assert jax.eval_shape(run).shape == (2, 7)
@@ -99,6 +101,10 @@ def test_bad_values_are_refused(options: dict, message: str) -> None:
         ({"activation": "gelo"}, "unknown activation 'gelo': did you mean 'gelu'?"),
         ({"convolution": "depthwize"}, "unknown convolution 'depthwize': did you mean 'depthwise'?"),
         ({"depths": (2, 2, 6)}, "depths, dims is ((2, 2, 6), (40, 80, 160, 320)); it must be four positive numbers"),
+        ({"block": "multiscale", "grn": True}, "grn is True; it must be False with block='multiscale'"),
+        ({"block": "multiscale_a", "dims": (6, 8, 8, 8)}, "dims is (6, 8, 8, 8); it must be multiples of 4 with block"),
+        ({"swin_mlp_stages": (0,)}, "swin_mlp_stages is (0,); it must be some of 1, 2, 3, 4"),
+        ({"norm": "group"}, "unknown norm 'group': "),
         ({"isotropic": True}, "dims is (40, 80, 160, 320); it must be the same in every stage of an isotropic network"),
     ],
 )
@@ -122,7 +128,7 @@ def atto():
 
 
 def test_parameters_are_a_nested_dict_with_string_keys_and_the_field_s_names(atto) -> None:
-    _, params = split_model(atto)
+    _, params, _ = split_model(atto)
     paths = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     assert {str(leaf.dtype) for leaf in paths.values()} == {"float32"}
     assert not any(leaf.weak_type for leaf in paths.values())
@@ -143,7 +149,7 @@ def test_parameters_are_a_nested_dict_with_string_keys_and_the_field_s_names(att
 
 
 def test_merge_undoes_split_inside_jit(atto) -> None:
-    definition, params = split_model(atto)
+    definition, params, _ = split_model(atto)
     again = split_model(merge_model(definition, params))[1]
     jax.tree.map(np.testing.assert_array_equal, params, again)
     shape = jax.eval_shape(lambda p: merge_model(definition, p)(jnp.zeros((3, 16, 16, 3))), params).shape
@@ -151,15 +157,15 @@ def test_merge_undoes_split_inside_jit(atto) -> None:
 
 
 def test_merge_takes_the_parameters_it_is_given(atto) -> None:
-    definition, params = split_model(atto)
+    definition, params, _ = split_model(atto)
     params["head"]["bias"] = jnp.arange(10.0)
     np.testing.assert_array_equal(merge_model(definition, params).head.bias[...], np.arange(10.0))
 
 
 def test_definitions_of_equal_models_are_equal_static_arguments(atto) -> None:
-    first, params = split_model(atto)
-    same, _ = split_model(create_model("convnext_atto", num_classes=10, stem="patch2", drop_path=0.1, seed=3))
-    other, _ = split_model(create_model("convnext_atto", num_classes=10, stem="patch2", drop_path=0.2))
+    first, params, _ = split_model(atto)
+    same, _, _ = split_model(create_model("convnext_atto", num_classes=10, stem="patch2", drop_path=0.1, seed=3))
+    other, _, _ = split_model(create_model("convnext_atto", num_classes=10, stem="patch2", drop_path=0.2))
     traces = []
 
     @jax.jit
@@ -181,7 +187,7 @@ def test_definitions_of_equal_models_are_equal_static_arguments(atto) -> None:
 
 
 def test_kernels_start_from_a_plain_normal_of_deviation_0_02(atto) -> None:
-    _, params = split_model(atto)
+    _, params, _ = split_model(atto)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         values, name = np.asarray(leaf, np.float64), path[-1].key
         if name == "kernel":
@@ -209,12 +215,12 @@ def test_initial_values_are_a_function_of_the_seed_and_differ_between_layers(att
 
 
 def test_layer_scale_starts_where_it_is_told() -> None:
-    _, params = split_model(create_model(variant("convnext_atto", layer_scale=0.1), num_classes=10))
+    _, params, _ = split_model(create_model(variant("convnext_atto", layer_scale=0.1), num_classes=10))
     np.testing.assert_array_equal(params["stages"]["1"]["blocks"]["0"]["layer_scale"], np.full(80, 0.1, np.float32))
 
 
 def test_fan_in_draws_by_the_number_of_inputs() -> None:
-    _, params = split_model(create_model("convnext_atto", num_classes=10, initialization="fan_in"))
+    _, params, _ = split_model(create_model("convnext_atto", num_classes=10, initialization="fan_in"))
     block = params["stages"]["2"]["blocks"]["0"]
     for kernel, inputs in (
         (block["depthwise"]["kernel"], 49),

@@ -10,12 +10,12 @@ import optax
 import pytest
 from scipy.special import erf
 
-from convnext_jax.models import count_parameters, create_model, list_models, merge_model, split_model
+from convnext_jax.models import abstract_model, count_parameters, create_model, list_models, merge_model, split_model
 from convnext_jax.models.architectures import ARCHITECTURES, Architecture
 from convnext_jax.models.bilstm2d import BiLSTM2D
+from convnext_jax.models.counting import count_macs
 from convnext_jax.models.layers import Initializer
 from convnext_jax.models.multiscale import DESIGNS, MultiscaleBlock
-from convnext_jax.models.summary import summarize
 from convnext_jax.models.swin_mlp import SwinMLPBlock
 
 PLAIN = {"block": "convnext", "stem": "patch4", "bilstm2d": False}
@@ -39,9 +39,10 @@ TABLE = {
 def test_the_table_of_the_paper(row: str) -> None:
     changes, parameters, macs = TABLE[row]
     architecture = dataclasses.replace(ARCHITECTURES["convnext_multiscale"], **changes)
-    parts = summarize(architecture, height=224, width=224, num_classes=10)
-    assert sum(part.parameters for part in parts) / 1e6 == pytest.approx(parameters, rel=0.0015)
-    counted = sum(part.macs for part in parts)
+    definition, params, _ = abstract_model(lambda: create_model(architecture, num_classes=10))
+    assert count_parameters(params) / 1e6 == pytest.approx(parameters, rel=0.0015)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    counted = count_macs(lambda params, x: merge_model(definition, params)(x), params, images)
     # The paper's tool does not look into the LSTM, of which it counts the linear layer alone: row B is 0.01 above
     # ConvNeXt-T/512, where the LSTM does 0.06.
     if architecture.bilstm2d:
@@ -72,7 +73,7 @@ def randomise(params, scale=1.0):
 
 
 def setup(module, shape):
-    definition, params = split_model(module)
+    definition, params, _ = split_model(module)
     params = randomise(params)
     x = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
@@ -190,40 +191,43 @@ def test_the_swin_mlp_block(size: tuple[int, int], shifted: bool, before: tuple[
 # --- every variant learns
 
 
+ISOTROPIC = {"isotropic": True, "dims": (16,) * 4, "stem": "patch16"}
 VARIANTS = {
     "convnext": {},
     "v2": {"grn": True, "layer_scale": 0.0},
-    "isotropic": {"isotropic": True, "dims": (16,) * 4, "layer_scale": 0.0},
-    **{design: {"block": design} for design in DESIGNS},
+    "isotropic": ISOTROPIC | {"layer_scale": 0.0},
+    "multiscale": {"block": "multiscale"},
+    # On maps of 2x2 pixels, which compile soonest.
+    **{design: ISOTROPIC | {"block": design} for design in DESIGNS if design != "multiscale"},
     "bilstm2d": {"bilstm2d": True},
     "swin_mlp": {"swin_mlp_stages": (2, 3)},
     "dense": {"convolution": "dense", "kernel_size": 3},
+    "batch_norm": {"norm": "batch"},
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_loss_falls_over_ten_steps_on_one_batch(variant: str) -> None:
-    architecture = Architecture((1, 1, 2, 1), (8, 16, 16, 32), stem="conv3x3_s2", layer_scale=1e-2)
+    architecture = Architecture((1, 1, 1, 1), (8, 16, 16, 16), layer_scale=1e-2)
     architecture = dataclasses.replace(architecture, **VARIANTS[variant])
-    definition, params = split_model(create_model(architecture, num_classes=5, drop_path=0.1))
+    definition, params, statistics = split_model(create_model(architecture, num_classes=5, drop_path=0.1))
     images = np.random.default_rng(0).standard_normal((10, 32, 32, 3)).astype(np.float32)
-    labels, optimizer = jnp.arange(10) % 5, optax.adam(3e-3)
+    labels = jnp.arange(10) % 5
 
     def loss(params, key):
-        logits = merge_model(definition, params)(images, key=key)
+        logits = merge_model(definition, params, statistics)(images, key=key)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    def step(carry, key):
-        params, state = carry
-        value, grads = jax.value_and_grad(loss)(params, key)
-        updates, state = optimizer.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), value
-
     @jax.jit
-    def run(params):
-        return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(jax.random.key(0), 10))[1]
+    def step(params, key):
+        value, grads = jax.value_and_grad(loss)(params, key)
+        # A step of Adam's size, whatever the gradient's.
+        return jax.tree.map(lambda param, grad: param - 3e-3 * jnp.sign(grad), params, grads), value
 
-    losses = run(params)
+    losses = []
+    for key in jax.random.split(jax.random.key(0), 10):
+        params, value = step(params, key)
+        losses.append(float(value))
     assert np.isfinite(losses).all() and losses[-1] < losses[0] - 0.02
 
 
@@ -258,15 +262,3 @@ def test_a_pyramid_on_the_features_of_a_backbone() -> None:
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     scores = jax.jit(segment)(images)
     assert scores.shape == (2, 16, 16, 4) and np.isfinite(scores).all() and np.std(scores) > 0.1
-
-
-def test_a_small_count_of_swin_mlp() -> None:
-    # Stage by stage what the blocks differ by: 49^2 weights and 49 biases a head for the 7x7 kernels and their biases,
-    # one more norm for the layer scale.
-    plain, mixed = (
-        count_parameters(jax.eval_shape(lambda name=name: split_model(create_model(name, num_classes=10))[1]))
-        for name in ("convnext_tiny", "convnext_swin_mlp")
-    )
-    per_block = {384: 12 * (49**2 + 49), 768: 24 * (49**2 + 49)}
-    expected = sum(depth * (per_block[dim] - 50 * dim + 2 * dim - dim) for depth, dim in ((9, 384), (3, 768)))
-    assert mixed - plain == expected

@@ -28,6 +28,9 @@ NAMES = tuple(
     for size in sizes
 )
 
+# What the tests have the time for; `main` compares all.
+RECORDED_NAMES = ("convnext_atto", "convnext_tiny", "convnextv2_atto", "convnextv2_tiny")
+
 
 def draw_weights(names: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Random weights by timm's names, each a function of its name, such that no layer can be left out unseen."""
@@ -84,12 +87,13 @@ def jax_answers(name: str, state: Mapping[str, np.ndarray], images: np.ndarray, 
     from convnext_jax.models import create_model, merge_model, split_model
     from convnext_jax.models.torch_import import import_state_dict
 
-    definition, _ = split_model(create_model(name, num_classes=NUM_CLASSES))
+    definition, _, _ = split_model(create_model(name, num_classes=NUM_CLASSES))
     model = merge_model(definition, import_state_dict(state, name).params)
     logits, features = model(images), model.features(images)
     slope = np.zeros_like(images)
     if gradient:
-        slope = jax.jit(jax.grad(lambda images: (model(images) * direction()).sum()))(images)
+        # Not compiled as a whole: a hundred small programs serve all sizes, a large one takes a minute for each.
+        slope = jax.grad(lambda images: (model(images) * direction()).sum())(images)
     return Answers(np.asarray(logits), [np.asarray(array) for array in features], np.asarray(slope))
 
 
@@ -136,7 +140,8 @@ def main() -> None:
             error = _worst(jax_answers(name, state, images), theirs)
             print(f"{name} {shape[1]}x{shape[2]}: largest relative difference {error:.1e}", flush=True)
             assert error < 2e-5
-        record[name] = theirs.sample()
+        if name in RECORDED_NAMES:
+            record[name] = theirs.sample()
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -9,6 +9,7 @@ from convnext_jax.errors import UserError, nearest
 ACTIVATIONS = ("gelu", "relu", "silu")
 BLOCKS = ("convnext", "multiscale", "multiscale_a", "multiscale_b", "multiscale_c")
 CONVOLUTIONS = ("depthwise", "dense")
+NORMS = ("layer", "batch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Architecture:
       expansion: channels inside a block over channels outside.
       activation: of a block, one of `ACTIVATIONS`.
       convolution: the blocks' spatial convolution, "depthwise" or "dense".
+      norm: "layer" or "batch", everywhere.
 
     Raises:
       UserError: a field out of its range, at creation.
@@ -80,9 +82,10 @@ class Architecture:
     expansion: int = 4
     activation: str = "gelu"
     convolution: str = "depthwise"
+    norm: str = "layer"
 
     def __post_init__(self) -> None:
-        tables = {"stem": STEMS, "block": BLOCKS, "activation": ACTIVATIONS, "convolution": CONVOLUTIONS}
+        tables = {"stem": STEMS, "block": BLOCKS, "activation": ACTIVATIONS, "convolution": CONVOLUTIONS, "norm": NORMS}
         for field, table in tables.items():
             if (value := getattr(self, field)) not in table:
                 raise UserError(f"unknown {field} {value!r}: {nearest(value, table)}")
@@ -95,6 +98,14 @@ class Architecture:
         stages = self.swin_mlp_stages
         check("swin_mlp_stages", stages, set(stages) <= {1, 2, 3, 4}, "some of 1, 2, 3, 4")
         check("expansion", self.expansion, self.expansion >= 1, "1 or more")
+        if self.block != "convnext":
+            self._check_multiscale()
+
+    def _check_multiscale(self) -> None:
+        for field, value in (("grn", False), ("expansion", 4), ("convolution", "depthwise")):
+            check(field, getattr(self, field), getattr(self, field) == value, f"{value} with block={self.block!r}")
+        quarters = all(dim % 4 == 0 for dim in self.dims)
+        check("dims", self.dims, quarters, f"multiples of 4 with block={self.block!r}")
 
     @property
     def smallest_image(self) -> int:

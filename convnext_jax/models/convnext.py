@@ -16,13 +16,13 @@ from convnext_jax.models.layers import (
     DepthwiseConv,
     GlobalResponseNorm,
     Initializer,
-    LayerNorm,
     Linear,
     PatchConv,
     WindowConv,
     activation,
     drop_path,
     initial_constant,
+    make_norm,
 )
 from convnext_jax.models.multiscale import MultiscaleBlock
 from convnext_jax.models.swin_mlp import SwinMLPBlock
@@ -33,19 +33,20 @@ PARTS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head")
 class Stem(nnx.Module):
     """First convolutions and, but for isotropic networks, LayerNorm."""
 
-    def __init__(self, init: Initializer, name: str, inputs: int, outputs: int, *, norm: bool = True) -> None:
-        first, *more = STEMS[name]
+    def __init__(self, init: Initializer, inputs: int, architecture: Architecture) -> None:
+        first, *more = STEMS[architecture.stem]
+        outputs = architecture.dims[0]
         for_first, *for_more = init.spawn(1 + len(more)) if more else [init]
         self.conv = window_conv(for_first, inputs, outputs, first)
         self.more = nnx.List([window_conv(i, outputs, outputs, w) for i, w in zip(for_more, more, strict=True)])
-        self.norm = LayerNorm(outputs) if norm else None
+        self.norm = None if architecture.isotropic else make_norm(architecture.norm, outputs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
         """[B,H,W,inputs] -> [B,H',W',outputs], by the stem's stride."""
         x = self.conv(x)
         for conv in self.more:
             x = conv(x)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else self.norm(x, training=training)
 
 
 def window_conv(init: Initializer, inputs: int, outputs: int, window: Window) -> nnx.Module:
@@ -58,13 +59,13 @@ def window_conv(init: Initializer, inputs: int, outputs: int, window: Window) ->
 class Downsample(nnx.Module):
     """LayerNorm and 2x2 convolution of stride 2."""
 
-    def __init__(self, init: Initializer, inputs: int, outputs: int) -> None:
-        self.norm = LayerNorm(inputs)
+    def __init__(self, init: Initializer, inputs: int, outputs: int, norm: str) -> None:
+        self.norm = make_norm(norm, inputs)
         self.conv = PatchConv(init, inputs, outputs, 2)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
         """[B,H,W,inputs] -> [B,H//2,W//2,outputs]."""
-        return self.conv(self.norm(x))
+        return self.conv(self.norm(x, training=training))
 
 
 class Block(nnx.Module):
@@ -73,11 +74,13 @@ class Block(nnx.Module):
     def __init__(self, init: Initializer, channels: int, architecture: Architecture, *, drop_rate: float) -> None:
         spatial, expand, project = init.spawn(3)
         size, hidden = architecture.kernel_size, architecture.expansion * channels
-        if architecture.convolution == "depthwise":
+        # Named for its kind, so that weights of the one are never taken for the other's.
+        self.kind = architecture.convolution
+        if self.kind == "depthwise":
             self.depthwise = DepthwiseConv(spatial, channels, size)
         else:
-            self.dense = WindowConv(spatial, channels, channels, size=size, stride=1, padding=size // 2)
-        self.norm = LayerNorm(channels)
+            self.dense = window_conv(spatial, channels, channels, Window(size, 1, size // 2))
+        self.norm = make_norm(architecture.norm, channels)
         self.expand = Linear(expand, channels, hidden)
         self.grn = GlobalResponseNorm(hidden) if architecture.grn else None
         self.project = Linear(project, hidden, channels)
@@ -88,8 +91,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """[B,H,W,C] -> [B,H,W,C]; the key is this block's alone."""
-        spatial = self.depthwise if hasattr(self, "depthwise") else self.dense
-        branch = self.norm(spatial(x))
+        branch = self.depthwise(x) if self.kind == "depthwise" else self.dense(x)
+        branch = self.norm(branch, training=key is not None)
         branch = activation(self.activation)(self.expand(branch))  # [B,H,W,4C]
         if self.grn is not None:
             branch = self.grn(branch)
@@ -120,7 +123,7 @@ class Stage(nnx.Module):
     def __call__(self, x: jax.Array, keys: list[jax.Array | None]) -> jax.Array:
         """[B,H,W,C] -> [B,H//2,W//2,C'], H and W where nothing is downsampled; one key a block."""
         if self.downsample is not None:
-            x = self.downsample(x)
+            x = self.downsample(x, training=keys[0] is not None)
         for block, key in zip(self.blocks, keys, strict=True):
             x = block(x, key=key)
         return x
@@ -152,12 +155,14 @@ class ConvNeXt(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         depths, dims, shrinks = architecture.depths, architecture.dims, not architecture.isotropic
         for_stem, for_head, for_lstm, *for_stages = init.spawn(3 + len(depths))
-        self.stem = Stem(for_stem, architecture.stem, in_channels, dims[0], norm=shrinks)
+        self.stem = Stem(for_stem, in_channels, architecture)
         rates = iter(linear_rates(drop_path, sum(depths)))
         stages = []
         for index, (for_stage, depth, dim) in enumerate(zip(for_stages, depths, dims, strict=True)):
             for_downsample, *for_blocks = for_stage.spawn(1 + depth)
-            downsample = Downsample(for_downsample, dims[index - 1], dim) if index and shrinks else None
+            downsample = (
+                Downsample(for_downsample, dims[index - 1], dim, architecture.norm) if index and shrinks else None
+            )
             blocks = [
                 make_block(init, dim, architecture, stage=index + 1, index=number, drop_rate=next(rates))
                 for number, init in enumerate(for_blocks)
@@ -165,7 +170,7 @@ class ConvNeXt(nnx.Module):
             stages.append(Stage(downsample, blocks))
         self.stages = nnx.List(stages)
         self.lstm = BiLSTM2D(for_lstm, dims[-1]) if architecture.bilstm2d else None
-        self.norm = LayerNorm(dims[-1])
+        self.norm = make_norm(architecture.norm, dims[-1])
         self.head = Linear(for_head, dims[-1], num_classes)
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
@@ -173,7 +178,7 @@ class ConvNeXt(nnx.Module):
 
         Args:
           images: [B,H,W,C], normalised.
-          key: turns stochastic depth on.
+          key: means training, with stochastic depth and, of BatchNorm, the batch's statistics.
 
         Returns:
           Four maps [B,H',W',C'] in the compute dtype.
@@ -191,23 +196,26 @@ class ConvNeXt(nnx.Module):
 
     def parts(self, *, key: jax.Array | None = None) -> dict[str, Callable[[jax.Array], jax.Array]]:
         """The functions, by the names of `PARTS`, that make up the model one after the other."""
-        parts = {"stem": lambda images: self.stem(images.astype(self.dtype))}
+        training = key is not None
+        parts: dict[str, Callable[[jax.Array], jax.Array]] = {
+            "stem": lambda images: self.stem(images.astype(self.dtype), training=training)
+        }
         first = 0
         for index, stage in enumerate(self.stages):
             keys = [block_key(key, first + block) for block in range(len(stage.blocks))]
             parts[f"stage {index + 1}"] = functools.partial(stage, keys=keys)
             first += len(stage.blocks)
-        parts["head"] = self._classify
+        parts["head"] = functools.partial(self._classify, training=training)
         return parts
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits [B,classes], float32, of images [B,H,W,C]; a key turns stochastic depth on."""
-        return self._classify(self.features(images, key=key)[-1])
+        """Logits [B,classes], float32, of images [B,H,W,C]; a key means training."""
+        return self._classify(self.features(images, key=key)[-1], training=key is not None)
 
-    def _classify(self, x: jax.Array) -> jax.Array:
+    def _classify(self, x: jax.Array, *, training: bool) -> jax.Array:
         if self.lstm is not None:
             x = self.lstm(x)
-        return self.head(self.norm(x.astype(jnp.float32).mean((1, 2))))
+        return self.head(self.norm(x.astype(jnp.float32).mean((1, 2)), training=training))
 
 
 def linear_rates(last: float, count: int) -> list[float]:

@@ -76,11 +76,15 @@ def _inner_jaxprs(name: str, params: dict[str, Any]) -> Iterator[core.Jaxpr]:
 
 def _dot_macs(equation: core.JaxprEqn) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    left = _shape(equation.invars[0])
+    return math.prod(_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
 
 
 def _conv_macs(equation: core.JaxprEqn) -> int:
-    kernel = equation.invars[1].aval.shape
+    kernel = _shape(equation.invars[1])
     outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-    return math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
+    return math.prod(_shape(equation.outvars[0])) * math.prod(kernel) // outputs
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape

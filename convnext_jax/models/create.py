@@ -76,8 +76,8 @@ def create_model(
     )
     if init_from is None:
         return model
-    definition, params = split_model(model)
+    definition, params, statistics = split_model(model)
     params, notes = start_from(Pretrained.read(Path(init_from)), params)
     for note in notes:
         logging.getLogger(__name__).warning("%s: %s", init_from, note)
-    return merge_model(definition, jax.tree.map(jnp.asarray, params))
+    return merge_model(definition, jax.tree.map(jnp.asarray, params), statistics)

@@ -75,14 +75,47 @@ class LayerNorm(nnx.Module):
         self.scale = initial_constant(size, 1.0)
         self.bias = initial_constant(size, 0.0)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., size] -> [..., size]."""
+    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
+        """[..., size] -> [..., size], in training and without alike."""
+        del training
         x32 = x.astype(jnp.float32)
         centred = x32 - x32.mean(-1, keepdims=True)
         # The variance of the centred values: E[x^2] - E[x]^2 would lose two digits.
         variance = jnp.square(centred).mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + 1e-6)
         return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Brings each channel to mean 0 and variance 1 over the batch and the map, scales, shifts; eps 1e-5.
+
+    Outside training running statistics take the place of the batch's, which they follow by a tenth each step. All
+    devices together make one batch. Ioffe and Szegedy 2015, arXiv 1502.03167.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.scale = initial_constant(size, 1.0)
+        self.bias = initial_constant(size, 0.0)
+        self.mean = nnx.BatchStat(jnp.asarray(np.zeros(size, np.float32)))
+        self.variance = nnx.BatchStat(jnp.asarray(np.ones(size, np.float32)))
+
+    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
+        """[..., size] -> [..., size]."""
+        x32 = x.astype(jnp.float32)
+        mean, variance = self.mean[...], self.variance[...]
+        if training:
+            axes = tuple(range(x.ndim - 1))
+            mean = x32.mean(axes)
+            variance = jnp.square(x32 - mean).mean(axes)
+            for running, batch in ((self.mean, mean), (self.variance, variance)):
+                running[...] = 0.9 * running[...] + 0.1 * jax.lax.stop_gradient(batch)
+        normal = (x32 - mean) * jax.lax.rsqrt(variance + 1e-5)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def make_norm(kind: str, size: int) -> LayerNorm | BatchNorm:
+    """The normalisation of a name in `convnext_jax.models.architectures.NORMS`."""
+    return {"layer": LayerNorm, "batch": BatchNorm}[kind](size)
 
 
 class GlobalResponseNorm(nnx.Module):

@@ -28,11 +28,11 @@ from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.layers import (
     DepthwiseConv,
     Initializer,
-    LayerNorm,
     Linear,
     activation,
     drop_path,
     initial_constant,
+    make_norm,
 )
 
 
@@ -81,10 +81,9 @@ class MultiscaleBlock(nnx.Module):
         narrow = channels // design.narrowing
         wide = narrow * design.multiplier
         self.depthwise = DepthwiseConv(for_first, channels, architecture.kernel_size)
-        self.norm = LayerNorm(channels)
-        self.point = None
-        if design.point is not None:
-            self.point = Linear(for_point, channels if design.point == "y" else narrow, channels)
+        self.norm = make_norm(architecture.norm, channels)
+        point_inputs = {"y": channels, "narrow": narrow, None: 0}[design.point]
+        self.point = Linear(for_point, point_inputs, channels) if point_inputs else None
         count = 1 if design.shared else len(design.sizes)
         self.narrow = nnx.List([Linear(i, channels, narrow) for i in for_narrow.spawn(count)])
         self.convs = nnx.List(
@@ -103,7 +102,7 @@ class MultiscaleBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """[B,H,W,C] -> [B,H,W,C]; the key is this block's alone."""
-        y = self.norm(self.depthwise(x))
+        y = self.norm(self.depthwise(x), training=key is not None)
         narrow = [layer(y) for layer in self.narrow]
         branches = [y] if self.design.first else []
         if self.point is not None:

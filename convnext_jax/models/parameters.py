@@ -1,6 +1,6 @@
-"""A model as (definition, parameters): what jit closes over, and what is trained and saved."""
+"""A model as (definition, parameters, statistics): what jit closes over, what is trained, what is averaged."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,23 +10,45 @@ Definition = nnx.GraphDef[nnx.Module]
 Params = dict[str, Any]  # nested, string keys, float32 arrays at the leaves
 
 
-def split_model(model: nnx.Module) -> tuple[Definition, Params]:
-    """Splits a model into its structure and its parameters.
+def split_model(model: nnx.Module) -> tuple[Definition, Params, Params]:
+    """Splits a model into its structure, its parameters and its running statistics.
 
     Args:
-      model: any NNX module whose whole state is `nnx.Param`.
+      model: any NNX module whose whole state is `nnx.Param` and `nnx.BatchStat`.
 
     Returns:
       The definition, hashable and equal for equal models, hence good as a static argument of `jax.jit`; the
-      parameters, a nested dict with string keys ("0", "1", ... for the entries of a list).
+      parameters, a nested dict with string keys ("0", "1", ... for the entries of a list); the running statistics of
+      BatchNorm in a dict of the same kind, empty without BatchNorm.
     """
-    definition, state = nnx.split(model)
-    return definition, _with_string_keys(nnx.to_pure_dict(state))
+    definition, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return definition, *(_with_string_keys(nnx.to_pure_dict(state)) for state in (params, statistics))
 
 
-def merge_model(definition: Definition, params: Params) -> Any:
-    """Builds the model that `split_model` took apart, with `params` in the places of its parameters."""
-    return nnx.merge(definition, _with_list_indices(params))
+def abstract_model(create: Callable[[], nnx.Module]) -> tuple[Definition, Params, Params]:
+    """What `split_model` would give of the model that a function creates, with shapes in place of arrays.
+
+    Nothing is computed or allocated.
+    """
+    definitions = []
+
+    def arrays() -> tuple[Params, Params]:
+        definition, params, statistics = split_model(create())
+        definitions.append(definition)
+        return params, statistics
+
+    params, statistics = jax.eval_shape(arrays)
+    return definitions[0], params, statistics
+
+
+def merge_model(definition: Definition, params: Params, statistics: Params | None = None) -> Any:
+    """Builds the model that `split_model` took apart, with other parameters and statistics in their places."""
+    return nnx.merge(definition, _with_list_indices(params), _with_list_indices(statistics or {}))
+
+
+def running_statistics(model: nnx.Module) -> Params:
+    """The running statistics of a model, as `split_model` gives them; a call with a key has moved them on."""
+    return _with_string_keys(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
 
 def count_parameters(params: Params) -> int:

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -113,7 +112,13 @@ def start_from(pretrained: Pretrained, params: Any) -> tuple[dict[str, Any], lis
 
 
 def resize_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
-    """A stem's kernel [k,k,C,D] at another size, [size,size,C,D], bilinear; its answer to a flat image is kept."""
-    resized = np.asarray(jax.image.resize(kernel, (size, size, *kernel.shape[2:]), "linear", antialias=True))
-    ratio = (kernel.shape[0] / size) ** 2
-    return (resized * np.float32(ratio)).astype(np.float32)
+    """A stem's kernel [k,k,C,D] at another size, [size,size,C,D].
+
+    Each weight goes to the pixels that cover its place, by the area that they share, so that the weights' sum, the
+    answer to a flat image, is kept.
+    """
+    old, new = np.linspace(0.0, 1.0, kernel.shape[0] + 1), np.linspace(0.0, 1.0, size + 1)
+    # share[i, j]: how much of old weight j lies in new pixel i.
+    overlap = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
+    share = np.maximum(overlap, 0.0) * kernel.shape[0]
+    return np.einsum("ai,bj,ijcd->abcd", share, share, kernel).astype(np.float32)

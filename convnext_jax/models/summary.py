@@ -12,7 +12,7 @@ from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.convnext import PARTS
 from convnext_jax.models.counting import activation_bytes, count_macs
 from convnext_jax.models.create import create_model
-from convnext_jax.models.parameters import flat_params, merge_model, split_model
+from convnext_jax.models.parameters import abstract_model, flat_params, merge_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,20 +49,14 @@ def summarize(
       UserError: the image is too small for the model.
     """
     architecture.check_image_size(height, width)
-    definitions: list[Any] = []
-
-    def create() -> Any:
-        definition, params = split_model(
-            create_model(architecture, num_classes=num_classes, in_channels=in_channels, dtype=dtype)
-        )
-        definitions.append(definition)
-        return params
-
-    params = jax.eval_shape(create)
-    definition, sizes = definitions[0], {path: leaf.size for path, leaf in flat_params(params).items()}
+    definition, params, statistics = abstract_model(
+        lambda: create_model(architecture, num_classes=num_classes, in_channels=in_channels, dtype=dtype)
+    )
+    sizes = {path: leaf.size for path, leaf in flat_params(params).items()}
 
     def apply(name: str, params: Any, x: jax.Array) -> jax.Array:
-        return merge_model(definition, params).parts()[name](x)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), statistics)
+        return merge_model(definition, params, zeros).parts()[name](x)
 
     def apply_zeros(name: str, x: jax.Array) -> jax.Array:
         # A gradient by the map alone is asked for, so that the parameters are constants, whatever their values.

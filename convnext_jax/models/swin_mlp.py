@@ -14,11 +14,11 @@ from flax import nnx
 from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.layers import (
     Initializer,
-    LayerNorm,
     Linear,
     activation,
     drop_path,
     initial_constant,
+    make_norm,
 )
 
 WINDOW = 7
@@ -47,10 +47,11 @@ class SwinMLPBlock(nnx.Module):
         self, init: Initializer, channels: int, architecture: Architecture, *, shifted: bool, drop_rate: float
     ) -> None:
         spatial, expand, project = init.spawn(3)
-        self.heads = max(channels // HEAD_CHANNELS, 1)
-        self.spatial_norm = LayerNorm(channels)
+        # Heads of 32 channels as far as these divide evenly.
+        self.heads = next(heads for heads in range(max(channels // HEAD_CHANNELS, 1), 0, -1) if channels % heads == 0)
+        self.spatial_norm = make_norm(architecture.norm, channels)
         self.spatial = WindowMLP(spatial, self.heads)
-        self.norm = LayerNorm(channels)
+        self.norm = make_norm(architecture.norm, channels)
         self.expand = Linear(expand, channels, architecture.expansion * channels)
         self.project = Linear(project, architecture.expansion * channels, channels)
         self.activation = architecture.activation
@@ -60,8 +61,8 @@ class SwinMLPBlock(nnx.Module):
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """[B,H,W,C] -> [B,H,W,C]; the key is this block's alone."""
         first, second = (None, None) if key is None else jax.random.split(key)
-        x = x + drop_path(self._mix(self.spatial_norm(x)), self.drop_rate, first)
-        branch = activation(self.activation)(self.expand(self.norm(x)))  # [B,H,W,4C]
+        x = x + drop_path(self._mix(self.spatial_norm(x, training=key is not None)), self.drop_rate, first)
+        branch = activation(self.activation)(self.expand(self.norm(x, training=key is not None)))  # [B,H,W,4C]
         return x + drop_path(self.project(branch), self.drop_rate, second)
 
     def _mix(self, x: jax.Array) -> jax.Array:

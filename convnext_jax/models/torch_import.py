@@ -5,14 +5,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from convnext_jax.errors import UserError
 from convnext_jax.models.architectures import ARCHITECTURES, Architecture
 from convnext_jax.models.create import create_model
-from convnext_jax.models.parameters import flat_params, nested_params, split_model
+from convnext_jax.models.parameters import abstract_model, flat_params, nested_params
 from convnext_jax.models.torch_names import from_torch, plain_names, recognise_layout, to_torch, torch_name
+
+IMPORTABLE = tuple(
+    name
+    for name, architecture in ARCHITECTURES.items()
+    if architecture.block == "convnext" and not architecture.swin_mlp_stages and not architecture.bilstm2d
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,8 @@ def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
         All of them are listed, and the variant that it looks like where it is another one.
     """
     architecture = ARCHITECTURES[name]
+    if name not in IMPORTABLE:
+        raise UserError(f"there are no PyTorch checkpoints of {name}; those of {', '.join(IMPORTABLE)} can be read")
     state = plain_names(state)
     layout = recognise_layout(state)
     if layout is None:
@@ -81,7 +88,7 @@ def export_state_dict(params: Mapping[str, Any], architecture: Architecture, lay
 
 
 def _shapes(architecture: Architecture, num_classes: int) -> dict[str, tuple[int, ...]]:
-    params = jax.eval_shape(lambda: split_model(create_model(architecture, num_classes=num_classes))[1])
+    _, params, _ = abstract_model(lambda: create_model(architecture, num_classes=num_classes))
     return {path: leaf.shape for path, leaf in flat_params(params).items()}
 
 
@@ -112,7 +119,7 @@ def _mismatch(
 def _looks_like(state: Mapping[str, np.ndarray], layout: str) -> list[str]:
     """Names of the architectures whose blocks have the vectors of a state dict, all of them and of their lengths."""
     blocks = sum(re.search(r"(dwconv|conv_dw)\.bias$", name) is not None for name in state)
-    return [name for name, architecture in ARCHITECTURES.items() if _fits(architecture, state, layout, blocks)]
+    return [name for name in IMPORTABLE if _fits(ARCHITECTURES[name], state, layout, blocks)]
 
 
 def _fits(architecture: Architecture, state: Mapping[str, np.ndarray], layout: str, blocks: int) -> bool:

@@ -47,11 +47,15 @@ def layer_scales(params: Any, decay: float) -> Any:
     2003.10555).
     """
     names = jax.tree.leaves(parameter_names(params))
-    blocks = sorted({_block(name) for name in names if name.startswith("stages/")})
+    blocks = sorted({block for block in map(_block, names) if block is not None})
     depth = {block: 1 + index for index, block in enumerate(blocks)}
 
     def scale(name: str) -> float:
-        layer = 0 if name.startswith("stem/") else depth.get(_block(name), 1 + len(blocks))
+        block = _block(name)
+        if block is not None:
+            layer = depth[block]
+        else:
+            layer = 0 if name.startswith("stem/") else 1 + len(blocks)
         return decay ** (1 + len(blocks) - layer)
 
     return jax.tree.map(scale, parameter_names(params))

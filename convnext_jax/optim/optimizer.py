@@ -26,7 +26,7 @@ def make_optimizer(config: OptimConfig, schedule: optax.Schedule) -> optax.Gradi
         weight_decay=config.weight_decay,
         mask=decay_mask,
     )
-    chain = [adamw]
+    chain: list[optax.GradientTransformation] = [adamw]
     if config.clip_norm is not None:
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.layer_decay < 1.0:
