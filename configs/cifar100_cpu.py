@@ -1,6 +1,9 @@
-"""CIFAR-100 in half an hour on a laptop: ConvNeXt atto, images of 24 pixels, overlapping 3x3 stem of stride 2.
+"""CIFAR-100 in half an hour on a laptop: a shallow ConvNeXt of five blocks, overlapping 3x3 stem of stride 2.
 
 python train.py --config configs/cifar100_cpu.py
+
+54.6% top-1, 83.0% top-5 on the 10,000 test images after 12 epochs, 29 minutes on two cores of an AMD EPYC (Zen 3), one
+seed; see benchmarks/results/cifar100_cpu_epyc_2cores.json, and benchmarks/cifar100_cpu.md for how it was chosen.
 """
 
 from ml_collections import config_dict
@@ -12,19 +15,22 @@ def get_config() -> config_dict.ConfigDict:
     """The configuration."""
     config = default_config()
     config.data.name = "cifar100"
-    # Arithmetic goes with the square of the side: 24 pixels cost 9/16 of 32.
-    config.data.image_size = 24
+    # Few blocks, wide for their number: a run this short ends before depth pays. The maps are 16, 8, 4 and 2 pixels
+    # wide; four-pixel patches are three times as fast and end lower.
     config.model.name = "convnext_atto"
+    config.model.depths = (1, 1, 2, 1)
+    config.model.dims = (48, 96, 192, 384)
     config.model.stem = "conv3x3_s2"
-    # A run this short has no steps to spare for a layer scale to grow from 1e-6.
+    # There are no steps to spare for a layer scale to grow from 1e-6, nor for kernels from 0.02.
     config.model.layer_scale = 1.0
-    config.augment.crop_padding = 3
+    config.model.initialization = "fan_in"
     config.optim.learning_rate = 2e-3
-    config.optim.min_learning_rate = 1e-5
-    config.optim.warmup_epochs = 1.0
-    # Fourteen epochs are too few to overfit.
-    config.optim.label_smoothing = 0.0
-    config.run.epochs = 14
-    config.run.batch_size = 128
-    config.run.eval_every_epochs = 2
+    config.optim.min_learning_rate = 1e-6
+    config.optim.warmup_epochs = 0.5
+    config.optim.b2 = 0.99
+    config.optim.weight_decay = 0.3
+    config.optim.label_smoothing = 0.1
+    config.run.epochs = 12
+    config.run.batch_size = 64
+    config.run.eval_every_epochs = 3
     return config

@@ -1,7 +1,7 @@
 """Checkpoints: written in the background, whole or not at all, the latest and the best kept.
 
-A checkpoint holds two items, ``params`` and ``opt_state``, so that an evaluation reads the parameters alone and needs
-to know nothing of the optimiser.
+A checkpoint holds the items ``params``, ``opt_state`` and, of a model with BatchNorm, ``statistics``, so that an
+evaluation reads the model alone and needs to know nothing of the optimiser.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -41,7 +42,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            item_names=("params", "opt_state"),
+            item_names=("params", "opt_state", "statistics"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 # Orbax writes figures only where this is given; what is kept, the policy alone decides.
@@ -62,10 +63,12 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(state.opt_state)
+        items = {"params": state.params, "opt_state": state.opt_state, "statistics": state.statistics}
+        # Orbax writes no empty tree.
+        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items() if jax.tree.leaves(item)}
+        self._manager.save(
+            step, args=ocp.args.Composite(**arguments), metrics=None if metrics is None else dict(metrics)
         )
-        self._manager.save(step, args=items, metrics=None if metrics is None else dict(metrics))
 
     def latest_step(self) -> int | None:
         """The step of the latest checkpoint, None where there is none."""
@@ -101,17 +104,18 @@ class Checkpoints:
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """The state of a checkpoint, with the shapes, dtypes and shardings of the arrays of ``like``."""
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(like.params), opt_state=ocp.args.StandardRestore(like.opt_state)
-        )
-        restored: Any = self._manager.restore(step, args=items)
-        return TrainState(like.step + step, restored.params, restored.opt_state)
+        items = {"params": like.params, "opt_state": like.opt_state, "statistics": like.statistics}
+        return TrainState(like.step + step, **self._restore(step, items))
 
-    def restore_params(self, step: int, like: Any) -> Any:
-        """The parameters alone of a checkpoint, with the shapes, dtypes and shardings of ``like``."""
-        items = ocp.args.Composite(params=ocp.args.StandardRestore(like))
-        restored: Any = self._manager.restore(step, args=items)
-        return restored.params
+    def restore_model(self, step: int, params: Any, statistics: Any) -> tuple[Any, Any]:
+        """The parameters and running statistics alone, with the shapes, dtypes and shardings of those given."""
+        restored = self._restore(step, {"params": params, "statistics": statistics})
+        return restored["params"], restored["statistics"]
+
+    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+        arguments = {name: ocp.args.StandardRestore(item) for name, item in items.items() if jax.tree.leaves(item)}
+        restored: Any = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        return {name: restored[name] if name in arguments else item for name, item in items.items()}
 
     def wait(self) -> None:
         """Returns when all that was saved is safe on the disk; raises what went wrong in the background."""

@@ -93,9 +93,9 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
 
 
 def check_names(experiment: Experiment) -> None:
-    """Raises UserError where the experiment names a model, a stem or a data set that does not exist."""
+    """Raises UserError where the experiment names a data set or a model that does not exist or cannot be built."""
     from convnext_jax.data.registry import check_name
-    from convnext_jax.models import sizes
+    from convnext_jax.models.architectures import configured_architecture
 
-    sizes.check_names(experiment.model.name, experiment.model.stem)
+    configured_architecture(experiment.model)
     check_name(experiment.data.name)

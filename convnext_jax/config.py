@@ -9,7 +9,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -17,6 +17,7 @@ from ml_collections import config_dict
 from convnext_jax.errors import UserError, nearest
 
 DTYPES = ("auto", "float32", "bfloat16")
+INITIALIZATIONS = ("normal", "fan_in")
 OPTIMIZERS = ("adamw",)
 
 
@@ -24,21 +25,52 @@ OPTIMIZERS = ("adamw",)
 class ModelConfig:
     """The network.
 
+    What an architecture's name decides (``convnext_jax.models.architectures``) can be decided otherwise here; a field
+    that is not given stays as the name says.
+
     Attributes:
       name: a name of ``convnext_jax.list_models()``.
-      stem: how pixels become the first feature map; the small images of CIFAR need ``conv3x3_s1`` or ``patch2``.
       drop_path: probability of dropping the last block of a sample (stochastic depth), in [0, 1); earlier blocks
         are dropped less, linearly down to 0.
-      layer_scale: initial value of the layer scale; 0 leaves it out.
       dtype: what the network computes in; ``auto`` is bfloat16 on an accelerator and float32 on a CPU. Parameters,
         normalisation statistics, logits and loss are float32 always.
+      initialization: of the kernels: ``normal`` draws from N(0, 0.02) as the reference, ``fan_in`` by the number of
+        inputs, with which narrow networks learn sooner.
+      init_from: folder of weights to start from, as ``convnext_jax.tools.import_torch`` makes it; drawn at random where
+        not given.
+      stem: how pixels become the first feature map; the small images of CIFAR need ``conv3x3_s1`` or ``patch2``.
+      block: ``convnext``, ``multiscale`` or its designs ``multiscale_a``, ``multiscale_b``, ``multiscale_c``.
+      swin_mlp_stages: stages, from 1, whose blocks are Swin-MLP's instead.
+      bilstm2d: whether a two-dimensional LSTM follows the last stage.
+      depths: blocks of each of the four stages.
+      dims: channels of each of the four stages.
+      layer_scale: initial value of the layer scale; 0 leaves it out.
+      grn: whether blocks have V2's Global Response Normalisation.
+      kernel_size: side of the blocks' spatial convolution, odd.
+      expansion: channels inside a block over channels outside.
+      activation: ``gelu``, ``relu`` or ``silu``.
+      convolution: the blocks' spatial convolution, ``depthwise`` or ``dense``.
+      norm: ``layer`` or ``batch``.
     """
 
     name: str = "convnext_tiny"
-    stem: str = "patch4"
     drop_path: float = 0.0
-    layer_scale: float = 1e-6
     dtype: str = "auto"
+    initialization: str = "normal"
+    init_from: str | None = None
+    stem: str | None = None
+    block: str | None = None
+    swin_mlp_stages: tuple[int, ...] | None = None
+    bilstm2d: bool | None = None
+    depths: tuple[int, ...] | None = None
+    dims: tuple[int, ...] | None = None
+    layer_scale: float | None = None
+    grn: bool | None = None
+    kernel_size: int | None = None
+    expansion: int | None = None
+    activation: str | None = None
+    convolution: str | None = None
+    norm: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +122,8 @@ class OptimConfig:
       b2: decay of Adam's second moment, in [0, 1).
       eps: Adam's denominator offset.
       clip_norm: largest global norm of the gradient; no clipping where not given.
+      layer_decay: factor of the learning rate from each block to the one before it, in (0, 1]; below 1 the first
+        layers of imported weights change least.
       label_smoothing: share of the target spread evenly over all classes, in [0, 1).
     """
 
@@ -102,6 +136,7 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-8
     clip_norm: float | None = None
+    layer_decay: float = 1.0
     label_smoothing: float = 0.1
 
 
@@ -198,11 +233,11 @@ def check_field(path: str) -> None:
 
 
 def _kind(field: dataclasses.Field[Any]) -> tuple[type, bool]:
-    """The plain type of a field, and whether it may be None."""
-    if isinstance(field.type, types.UnionType):
-        (kind,) = (member for member in typing.get_args(field.type) if member is not types.NoneType)
-        return kind, True
-    return typing.cast(type, field.type), False
+    """The plain type of a field, ``tuple`` for whole numbers, and whether it may be None."""
+    kind, optional = field.type, isinstance(field.type, types.UnionType)
+    if optional:
+        (kind,) = (member for member in typing.get_args(kind) if member is not types.NoneType)
+    return typing.cast(type, typing.get_origin(kind) or kind), optional
 
 
 def _parse_section(section: str, values: Mapping[str, Any]) -> Any:
@@ -222,9 +257,12 @@ def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
     # A whole number is a fine float, but True is no number and 1.5 no count.
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if kind is tuple and isinstance(value, Sequence) and not isinstance(value, str):
+        # JSON knows no tuples.
+        return tuple(_parse_value(f"{path}[{index}]", item, int, False) for index, item in enumerate(value))
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{path}={value!r}: must be of type {kind.__name__}{' or none' if optional else ''}")
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{path}={value!r}: must be a finite number")
     return value
 
@@ -233,6 +271,8 @@ def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
 _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("model", "drop_path"): (0, 1, False),
     ("model", "layer_scale"): (0, math.inf, False),
+    ("model", "kernel_size"): (1, 999, True),
+    ("model", "expansion"): (1, 1000, True),
     ("data", "image_size"): (1, 4096, True),
     ("data", "validation_fraction"): (0, 1, False),
     ("augment", "crop_padding"): (0, 4096, True),
@@ -241,6 +281,7 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("optim", "weight_decay"): (0, math.inf, False),
     ("optim", "b1"): (0, 1, False),
     ("optim", "b2"): (0, 1, False),
+    ("optim", "layer_decay"): (0, 1, True),
     ("optim", "label_smoothing"): (0, 1, False),
     ("run", "seed"): (0, 2**32, False),
     ("run", "epochs"): (1, 10**6, True),
@@ -251,7 +292,7 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("run", "keep_best"): (0, 10**6, True),
     ("run", "steps_per_dispatch"): (1, 10**6, True),
 }
-_POSITIVE = (("optim", "learning_rate"), ("optim", "eps"), ("optim", "clip_norm"))
+_POSITIVE = (("optim", "learning_rate"), ("optim", "eps"), ("optim", "clip_norm"), ("optim", "layer_decay"))
 
 
 def _check_ranges(experiment: Experiment) -> None:
@@ -270,6 +311,7 @@ def _check_combinations(experiment: Experiment) -> None:
     model, optim, run = experiment.model, experiment.optim, experiment.run
     for path, value, allowed in (
         ("config.model.dtype", model.dtype, DTYPES),
+        ("config.model.initialization", model.initialization, INITIALIZATIONS),
         ("config.optim.name", optim.name, OPTIMIZERS),
     ):
         if value not in allowed:

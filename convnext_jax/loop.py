@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from convnext_jax.augment.policy import check_policy
@@ -23,9 +24,10 @@ from convnext_jax.environment import describe_environment
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.logging import MetricsWriter, Progress, read_metrics
-from convnext_jax.models import count_parameters, split_model
+from convnext_jax.models import abstract_model, count_parameters, split_model
+from convnext_jax.models.architectures import configured_architecture
 from convnext_jax.models.from_config import model_from_config
-from convnext_jax.models.sizes import check_image_size
+from convnext_jax.models.pretrained import Pretrained, start_from
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import warmup_cosine
 from convnext_jax.signals import StopSignals
@@ -76,7 +78,14 @@ def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> 
         raise UserError(f"config.run.batch_size={batch_size} is larger than {dataset.name}'s {count} training images")
     check_batch_size("config.run.batch_size", batch_size, mesh)
     check_policy(experiment.augment, height, width)
-    check_image_size(experiment.model.stem, height, width)
+    configured_architecture(experiment.model).check_image_size(height, width)
+
+
+def check_pretrained(experiment: Experiment, dataset: Dataset) -> None:
+    """Raises UserError where the weights to start from are not there or do not fit the model."""
+    if experiment.model.init_from is not None:
+        _, shapes, _ = abstract_model(lambda: _model(experiment, dataset))
+        start_from(Pretrained.read(Path(experiment.model.init_from)), shapes)
 
 
 def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -> dict[str, Any]:
@@ -103,6 +112,8 @@ def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -
             first_step = checkpoints.latest_step() or 0
             if first_step:
                 state = checkpoints.restore_state(first_step, state)
+            elif experiment.model.init_from is not None:
+                state = _start_from_pretrained(Path(experiment.model.init_from), state, mesh)
             write_json(workdir / "environment.json", describe_environment() | {"first_step": first_step})
             if first_step < run.total_steps:
                 _train_from(first_step, run, state, workdir, checkpoints, signals)
@@ -114,13 +125,7 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
     steps_per_epoch = len(dataset.train.labels) // experiment.run.batch_size
     schedule = warmup_cosine(experiment.optim, experiment.run.epochs, steps_per_epoch)
     optimizer = make_optimizer(experiment.optim, schedule)
-    model = model_from_config(
-        experiment.model,
-        num_classes=len(dataset.class_names),
-        dtype=compute_dtype(experiment.model.dtype),
-        seed=experiment.run.seed,
-    )
-    definition, params = split_model(model)
+    definition, params, statistics = split_model(_model(experiment, dataset))
     record = DatasetRecord.of(dataset)
     program = Program(
         definition=definition,
@@ -141,7 +146,22 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
         steps_per_epoch=steps_per_epoch,
         steps_per_call=largest_divisor(steps_per_epoch, experiment.run.steps_per_dispatch),
     )
-    return run, jax.device_put(init_state(params, optimizer), replicated(mesh))
+    return run, jax.device_put(init_state(params, optimizer, statistics), replicated(mesh))
+
+
+def _model(experiment: Experiment, dataset: Dataset) -> nnx.Module:
+    return model_from_config(
+        experiment.model,
+        num_classes=len(dataset.class_names),
+        dtype=compute_dtype(experiment.model.dtype),
+        seed=experiment.run.seed,
+    )
+
+
+def _start_from_pretrained(directory: Path, state: TrainState, mesh: Mesh) -> TrainState:
+    params, notes = start_from(Pretrained.read(directory), state.params)
+    _say("; ".join([f"starting from the weights in {directory}", *notes]))
+    return dataclasses.replace(state, params=jax.device_put(params, replicated(mesh)))
 
 
 def _train_from(
@@ -225,6 +245,7 @@ class _Reporter:
             program.definition,
             state.params,
             self._run.test,
+            statistics=state.statistics,
             mean=program.mean,
             std=program.std,
             batch_size=self._run.experiment.run.eval_batch_size,

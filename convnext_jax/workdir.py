@@ -40,8 +40,7 @@ def claim(workdir: Path, experiment: Experiment) -> None:
         written.
     """
     path = workdir / "config.json"
-    # Without the record of its data a run never began: a start that was refused for a mistake binds nobody.
-    if path.exists() and (workdir / "dataset.json").exists():
+    if path.exists() and has_begun(workdir):
         there, here = identity(read_experiment(workdir)), identity(experiment)
         differing = [f"{name}: {there[name]!r} there, {here[name]!r} now" for name in here if there[name] != here[name]]
         if differing:
@@ -53,6 +52,11 @@ def claim(workdir: Path, experiment: Experiment) -> None:
         write_json(path, experiment.to_dict())
     except OSError as error:
         raise UserError(f"{workdir} cannot be written ({error.strerror}); choose another --workdir") from error
+
+
+def has_begun(workdir: Path) -> bool:
+    """Whether a run has been started there; one that was refused for a mistake left no record of its data."""
+    return (workdir / "dataset.json").exists()
 
 
 def read_experiment(workdir: Path) -> Experiment:

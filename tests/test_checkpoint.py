@@ -63,7 +63,7 @@ def test_a_state_comes_back_whole(directory: Path):
 def test_parameters_alone_come_back_on_other_devices(directory: Path):
     sharding = replicated(make_mesh())
     with Checkpoints(directory, read_only=True) as checkpoints:
-        params = checkpoints.restore_params(20, abstract(state_at(0).params, sharding))
+        params, _ = checkpoints.restore_model(20, abstract(state_at(0).params, sharding), {})
     np.testing.assert_array_equal(params["layer"]["kernel"], np.full((2, 3), 20.0))
     assert params["layer"]["kernel"].sharding.device_set == set(jax.devices())
 

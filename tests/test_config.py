@@ -19,11 +19,11 @@ def test_the_defaults_are_those_of_the_dataclasses():
 
 
 def test_every_field_reaches_the_experiment():
-    changed = {"int": 7, "float": 0.5, "bool": False, "str": "float32"}
+    changed = {"int": 7, "float": 0.5, "bool": False, "str": "float32", "tuple[int,": (1, 2)}
     config = default_config()
     for section, cls in SECTIONS.items():
         for field in dataclasses.fields(cls):
-            if (section, field.name) not in (("optim", "name"), ("data", "name")):
+            if (section, field.name) not in (("optim", "name"), ("data", "name"), ("model", "initialization")):
                 kind = str(getattr(field.type, "__name__", field.type)).split(" ")[0]
                 config[section][field.name] = changed[kind]
     config.data.name, config.optim.min_learning_rate = "image_folder", 0.25
@@ -31,6 +31,10 @@ def test_every_field_reaches_the_experiment():
     for section, fields in experiment.to_dict().items():
         for name, value in fields.items():
             assert value == config[section][name], f"{section}.{name}"
+
+
+def test_a_tuple_comes_from_json_too():
+    assert parse_experiment({"model": {"depths": [1, 1, 2, 1]}}).model.depths == (1, 1, 2, 1)
 
 
 def test_the_experiment_is_frozen():
@@ -62,6 +66,11 @@ def test_a_whole_number_is_a_float():
             "float16",
             r"config\.model\.dtype='float16': unknown; .*allowed: auto, float32, bfloat16",
         ),
+        ("model", "depths", (1, 2.5, 1, 1), r"config\.model\.depths\[1\]=2\.5: must be of type int"),
+        ("model", "dims", 40, r"config\.model\.dims=40: must be of type tuple or none"),
+        ("model", "initialization", "fanin", r"initialization='fanin': unknown; did you mean 'fan_in'\?"),
+        ("optim", "layer_decay", 1.5, r"config\.optim\.layer_decay=1\.5: must be in \[0, 1\]"),
+        ("optim", "layer_decay", 0.0, r"config\.optim\.layer_decay=0\.0: must be greater than 0"),
         ("optim", "name", "adam", r"config\.optim\.name='adam': unknown; did you mean 'adamw'\?"),
         (
             "optim",

@@ -17,7 +17,7 @@ MODEL = tiny_model(seed=3)
 
 def evaluate(batch_size: int, devices: int) -> dict[str, float]:
     mesh = make_mesh(jax.devices()[:devices])
-    definition, params = split_model(MODEL)
+    definition, params, _ = split_model(MODEL)
     return evaluate_split(
         definition,
         jax.device_put(params, replicated(mesh)),

@@ -25,7 +25,8 @@ LAYERS = (
     ("logging",),
     ("curves",),
     ("loop",),
-    ("command_line", "tools"),
+    ("command_line",),
+    ("tools",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted((ROOT / "convnext_jax").rglob("*.py"))

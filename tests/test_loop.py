@@ -18,6 +18,8 @@ from convnext_jax.distributed import make_mesh
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.logging import read_metrics
+from convnext_jax.models import split_model
+from convnext_jax.models.pretrained import Pretrained
 from convnext_jax.workdir import claim
 
 DATASET = tiny_dataset()
@@ -111,7 +113,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 def read_parameters(experiment: Experiment, workdir: Path) -> Any:
     _, state = loop.prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
     with loop.Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.restore_params(20, state.params)
+        return checkpoints.restore_model(20, state.params, {})[0]
 
 
 def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(
@@ -162,3 +164,52 @@ def test_images_too_small_for_the_stem_are_refused():
     experiment = dataclasses.replace(tiny_experiment(), augment=AugmentConfig(crop_padding=0))
     with pytest.raises(UserError, match="32"):
         loop.check_against_data(experiment, small, make_mesh())
+
+
+def write_pretrained(directory: Path, num_classes: int = 4) -> Any:
+    params = split_model(tiny_model(seed=9))[1]
+    params["head"] = {"kernel": np.ones((16, num_classes), np.float32), "bias": np.ones(num_classes, np.float32)}
+    params = jax.tree.map(np.asarray, params)
+    Pretrained(params, "tiny", "patch2", num_classes, "a test").write(directory)
+    return params
+
+
+def starting_from(directory: Path) -> Experiment:
+    # A learning rate at which nothing moves.
+    experiment = tiny_experiment(epochs=1)
+    model = dataclasses.replace(experiment.model, init_from=str(directory))
+    optim = dataclasses.replace(experiment.optim, learning_rate=1e-12, min_learning_rate=0.0)
+    return dataclasses.replace(experiment, model=model, optim=optim)
+
+
+@pytest.mark.parametrize("num_classes", [4, 7])
+def test_a_run_starts_from_pretrained_weights_and_needs_them_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], num_classes: int
+):
+    params = write_pretrained(tmp_path / "weights", num_classes)
+    experiment = starting_from(tmp_path / "weights")
+    loop.check_pretrained(experiment, DATASET)
+    train(experiment, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert f"starting from the weights in {tmp_path / 'weights'}" in said
+    assert ("a fresh head of 4 classes stands for the one of 7" in said) == (num_classes == 7)
+    (tmp_path / "weights").rename(tmp_path / "moved")
+    train(experiment, tmp_path / "run")
+
+    _, state = loop.prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
+    with loop.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        trained = checkpoints.restore_model(5, state.params, {})[0]
+    if num_classes == 7:
+        params["head"] = state.params["head"]
+    for ours, theirs in zip(*map(jax.tree.leaves, (trained, params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_compiled(tmp_path: Path):
+    params = write_pretrained(tmp_path / "weights")
+    del params["norm"]
+    Pretrained(params, "tiny", "patch2", 4, "a test").write(tmp_path / "broken")
+    with pytest.raises(UserError, match=r"the weights, of tiny, do not fit this model: norm/bias is missing; norm/sc"):
+        loop.check_pretrained(starting_from(tmp_path / "broken"), DATASET)
+    with pytest.raises(UserError, match="absent holds no weights to start from"):
+        loop.check_pretrained(starting_from(tmp_path / "absent"), DATASET)

@@ -5,23 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.convnext import ConvNeXt, block_key, linear_rates
-from convnext_jax.models.layers import drop_path
-from convnext_jax.models.sizes import Size
+from convnext_jax.models.layers import Initializer, drop_path
 
 
 def test_rates_grow_linearly_over_all_blocks_from_zero() -> None:
     np.testing.assert_allclose(linear_rates(0.3, 4), [0.0, 0.1, 0.2, 0.3])
     assert linear_rates(0.3, 1) == [0.0]
-    size = Size((2, 1, 3, 1), (2, 2, 2, 2))
     model = ConvNeXt(
-        np.random.SeedSequence(0),
-        size,
-        stem="patch1",
+        Initializer(np.random.SeedSequence(0)),
+        Architecture((2, 1, 3, 1), (2, 2, 2, 2), stem="patch1"),
         num_classes=2,
         in_channels=1,
         drop_path=0.6,
-        layer_scale=1e-6,
         dtype=jnp.float32,
     )
     rates = [block.drop_rate for stage in model.stages for block in stage.blocks]
@@ -58,15 +55,12 @@ def test_masks_of_two_blocks_are_independent_and_not_nested() -> None:
 
 @pytest.fixture(scope="module")
 def forward():
-    size = Size((1, 1, 1, 2), (3, 3, 3, 3))
     model = ConvNeXt(
-        np.random.SeedSequence(0),
-        size,
-        stem="patch1",
+        Initializer(np.random.SeedSequence(0)),
+        Architecture((1, 1, 1, 2), (3, 3, 3, 3), stem="patch1", layer_scale=1.0),
         num_classes=2,
         in_channels=1,
         drop_path=0.5,
-        layer_scale=1.0,
         dtype=jnp.float32,
     )
     for stage in model.stages:

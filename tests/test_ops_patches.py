@@ -28,8 +28,9 @@ def test_merge_patches_is_the_convolution_of_that_stride(patch: int, side: tuple
 
 @pytest.mark.parametrize("side", [(8, 8), (9, 6), (3, 5), (1, 1)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_conv_windows_is_the_convolution_of_that_stride(stride: int, side: tuple[int, int]) -> None:
-    x, kernel = draw((2, *side, 3), (3, 3, 3, 5))
+@pytest.mark.parametrize("channels", [3, 40])
+def test_conv_windows_is_the_convolution_of_that_stride(channels: int, stride: int, side: tuple[int, int]) -> None:
+    x, kernel = draw((2, *side, channels), (3, 3, channels, 5))
     expected = convolution(x, kernel, stride, 1)
     windows = conv_windows(x, kernel, stride=stride, padding=1)
     np.testing.assert_allclose(windows, expected, rtol=1e-5, atol=1e-5)

@@ -32,7 +32,7 @@ def test_warmup_cosine_is_the_formula(warmup_epochs: float):
 
 
 def test_kernels_decay_and_nothing_else_does():
-    _, params = split_model(tiny_model())
+    _, params, _ = split_model(tiny_model())
     mask, names = decay_mask(params), parameter_names(params)
     for name, decays in zip(jax.tree.leaves(names), jax.tree.leaves(mask), strict=True):
         assert decays == (name.rpartition("/")[2] == "kernel"), name
@@ -65,3 +65,32 @@ def test_adamw_and_the_clip_are_the_formulas():
         params = jax.tree.map(jnp.add, params, updates)
     for name in expected:
         np.testing.assert_allclose(params[name], expected[name], rtol=1e-5)
+
+
+def test_layer_decay_scales_the_updates_by_the_distance_from_the_head():
+    _, params, _ = split_model(tiny_model())
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5), params)
+
+    def updates(**fields: float):
+        optimizer = make_optimizer(OptimConfig(weight_decay=0.0, **fields), lambda step: 0.1)
+        return jax.jit(lambda: optimizer.update(grads, optimizer.init(params), params)[0])()
+
+    plain, decayed = updates(), updates(layer_decay=0.5)
+    names = jax.tree.leaves(parameter_names(params))
+    ratios = {
+        name: float(np.mean(one / other))
+        for name, one, other in zip(names, jax.tree.leaves(decayed), jax.tree.leaves(plain), strict=True)
+    }
+    # Four stages of one block each.
+    expected = {
+        "head/kernel": 1.0,
+        "norm/bias": 1.0,
+        "stages/3/blocks/0/expand/kernel": 0.5,
+        "stages/3/downsample/conv/kernel": 0.5,
+        "stages/1/blocks/0/layer_scale": 0.125,
+        "stages/0/blocks/0/depthwise/bias": 0.0625,
+        "stem/conv/kernel": 0.03125,
+        "stem/norm/scale": 0.03125,
+    }
+    assert {name: ratios[name] for name in expected} == pytest.approx(expected)
+    assert min(ratios.values()) == pytest.approx(expected["stem/norm/scale"])

@@ -28,7 +28,7 @@ def build(mesh: Mesh, **model: Any) -> tuple[Program, TrainState, ResidentSplit]
     experiment = tiny_experiment()
     schedule = warmup_cosine(experiment.optim, experiment.run.epochs, STEPS_PER_EPOCH)
     optimizer = make_optimizer(experiment.optim, schedule)
-    definition, params = split_model(tiny_model(**model))
+    definition, params, statistics = split_model(tiny_model(**model))
     program = Program(
         definition=definition,
         optimizer=optimizer,
@@ -40,7 +40,7 @@ def build(mesh: Mesh, **model: Any) -> tuple[Program, TrainState, ResidentSplit]
         std=(0.25, 0.25, 0.25),
         mesh=mesh,
     )
-    state = jax.device_put(init_state(params, optimizer), replicated(mesh))
+    state = jax.device_put(init_state(params, optimizer, statistics), replicated(mesh))
     return program, state, put_split(DATASET.train, replicated(mesh))
 
 

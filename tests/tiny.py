@@ -5,22 +5,21 @@ from flax import nnx
 
 from convnext_jax.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig
 from convnext_jax.data.dataset import Dataset, Split
+from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.convnext import ConvNeXt
-from convnext_jax.models.sizes import Size
+from convnext_jax.models.layers import Initializer
 
 NUM_CLASSES = 4
 
 
-def tiny_model(*, drop_path: float = 0.2, dtype: str = "float32", seed: int = 0) -> nnx.Module:
+def tiny_model(*, drop_path: float = 0.2, dtype: str = "float32", seed: int = 0, norm: str = "layer") -> nnx.Module:
     """A ConvNeXt of four blocks."""
     return ConvNeXt(
-        np.random.SeedSequence(seed),
-        Size((1, 1, 1, 1), (8, 8, 16, 16)),
-        stem="patch2",
+        Initializer(np.random.SeedSequence(seed)),
+        Architecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", layer_scale=0.1, norm=norm),
         num_classes=NUM_CLASSES,
         in_channels=3,
         drop_path=drop_path,
-        layer_scale=0.1,
         dtype=dtype,
     )
 

@@ -19,6 +19,7 @@ def evaluate_split(
     params: Any,
     split: ResidentSplit,
     *,
+    statistics: Any = None,
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int,
@@ -30,6 +31,7 @@ def evaluate_split(
       definition: the model without its parameters.
       params: its parameters.
       split: N examples on the devices.
+      statistics: the model's running statistics, where it has any.
       mean: channel means of the training split, on the scale [0, 1].
       std: channel deviations of the training split.
       batch_size: examples at a time, rounded up to a multiple of the devices; affects speed and memory alone.
@@ -39,14 +41,15 @@ def evaluate_split(
       ``loss``, ``top1``, ``top5`` and ``examples``, which is N.
     """
     batch_size = -(-min(batch_size, split.num_examples) // mesh.size) * mesh.size
-    sums = _batch_sums(definition, params, split, tuple(mean), tuple(std), batch_size, mesh)
+    sums = _batch_sums(definition, params, statistics or {}, split, tuple(mean), tuple(std), batch_size, mesh)
     return jax.device_get(sums).total()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
 def _batch_sums(
     definition: Any,
     params: Any,
+    statistics: Any,
     split: ResidentSplit,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -60,7 +63,7 @@ def _batch_sums(
         indices = jax.lax.with_sharding_constraint(indices, batch_sharded(mesh))
         # The last batch is filled up with the last example, which the mask then leaves out.
         images, labels = split.take(jnp.minimum(indices, split.num_examples - 1))
-        logits = merge_model(definition, params)(normalize(images, mean, std))  # [B, K] float32
+        logits = merge_model(definition, params, statistics)(normalize(images, mean, std))  # [B, K] float32
         return classification_sums(logits, labels, indices < split.num_examples)
 
     return jax.lax.map(evaluate_batch, jnp.arange(0, split.num_examples, batch_size, dtype=jnp.int32))

@@ -8,12 +8,11 @@ import jax
 
 from convnext_jax import data
 from convnext_jax.checkpoint import Checkpoints
-from convnext_jax.config import ModelConfig
 from convnext_jax.data.resident import put_split
 from convnext_jax.distributed import abstract, compute_dtype, make_mesh, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
-from convnext_jax.models import count_parameters, split_model
+from convnext_jax.models import abstract_model, count_parameters
 from convnext_jax.models.from_config import model_from_config
 from convnext_jax.workdir import DatasetRecord, read_experiment, write_json
 
@@ -59,12 +58,16 @@ def evaluate_workdir(
     dtype = compute_dtype(dtype or experiment.model.dtype)
     with Checkpoints(directory, read_only=True) as checkpoints:
         step = checkpoints.select(which)
-        definition, like = abstract_model(experiment.model, num_classes=len(record.class_names), dtype=dtype)
-        params = checkpoints.restore_params(step, abstract(like, replicated(mesh)))
+        classes = len(record.class_names)
+        definition, *like = abstract_model(
+            lambda: model_from_config(experiment.model, num_classes=classes, dtype=dtype)
+        )
+        params, statistics = checkpoints.restore_model(step, *abstract(like, replicated(mesh)))
     figures = evaluate_split(
         definition,
         params,
         put_split(getattr(dataset, split), replicated(mesh)),
+        statistics=statistics,
         mean=record.mean,
         std=record.std,
         batch_size=batch_size,
@@ -80,19 +83,6 @@ def evaluate_workdir(
         "dtype": dtype,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
-
-
-def abstract_model(config: ModelConfig, *, num_classes: int, dtype: str) -> tuple[Any, Any]:
-    """The definition of a model and the shapes of its parameters, without making any."""
-    definitions = []
-
-    def params() -> Any:
-        definition, params = split_model(model_from_config(config, num_classes=num_classes, dtype=dtype))
-        definitions.append(definition)
-        return params
-
-    shapes = jax.eval_shape(params)
-    return definitions[0], shapes
 
 
 def write_evaluation(evaluation: dict[str, Any], directory: Path) -> Path:

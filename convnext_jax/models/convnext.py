@@ -1,128 +1,184 @@
-"""ConvNeXt, with a choice of stem for small images.
+"""ConvNeXt and its variants, with a choice of stem for small images.
 
-Liu et al. 2022, "A ConvNet for the 2020s", arXiv 2201.03545.
+Liu et al. 2022, "A ConvNet for the 2020s", arXiv 2201.03545; Woo et al. 2023, "ConvNeXt V2", arXiv 2301.00808.
 """
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from convnext_jax.models.architectures import STEMS, Architecture, Window
+from convnext_jax.models.bilstm2d import BiLSTM2D
 from convnext_jax.models.layers import (
     DepthwiseConv,
-    LayerNorm,
+    GlobalResponseNorm,
+    Initializer,
     Linear,
     PatchConv,
-    Seed,
     WindowConv,
+    activation,
     drop_path,
     initial_constant,
+    make_norm,
 )
-from convnext_jax.models.sizes import STEMS, Size, check_image_size
-from convnext_jax.ops.gelu import gelu
+from convnext_jax.models.multiscale import MultiscaleBlock
+from convnext_jax.models.swin_mlp import SwinMLPBlock
+
+PARTS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head")
 
 
 class Stem(nnx.Module):
-    """First convolution and LayerNorm."""
+    """First convolutions and, but for isotropic networks, LayerNorm."""
 
-    def __init__(self, seed: Seed, name: str, inputs: int, outputs: int) -> None:
-        stem = STEMS[name]
-        if stem.kernel == stem.stride:
-            self.conv: nnx.Module = PatchConv(seed, inputs, outputs, stem.kernel)
-        else:
-            self.conv = WindowConv(seed, inputs, outputs, size=stem.kernel, stride=stem.stride, padding=stem.padding)
-        self.norm = LayerNorm(outputs)
+    def __init__(self, init: Initializer, inputs: int, architecture: Architecture) -> None:
+        first, *more = STEMS[architecture.stem]
+        outputs = architecture.dims[0]
+        for_first, *for_more = init.spawn(1 + len(more)) if more else [init]
+        self.conv = window_conv(for_first, inputs, outputs, first)
+        self.more = nnx.List([window_conv(i, outputs, outputs, w) for i, w in zip(for_more, more, strict=True)])
+        self.norm = None if architecture.isotropic else make_norm(architecture.norm, outputs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
         """[B,H,W,inputs] -> [B,H',W',outputs], by the stem's stride."""
-        return self.norm(self.conv(x))
+        x = self.conv(x)
+        for conv in self.more:
+            x = conv(x)
+        return x if self.norm is None else self.norm(x, training=training)
+
+
+def window_conv(init: Initializer, inputs: int, outputs: int, window: Window) -> nnx.Module:
+    """The convolution of a window, as patches where these do not overlap."""
+    if window.kernel == window.stride and not window.padding:
+        return PatchConv(init, inputs, outputs, window.kernel)
+    return WindowConv(init, inputs, outputs, size=window.kernel, stride=window.stride, padding=window.padding)
 
 
 class Downsample(nnx.Module):
     """LayerNorm and 2x2 convolution of stride 2."""
 
-    def __init__(self, seed: Seed, inputs: int, outputs: int) -> None:
-        self.norm = LayerNorm(inputs)
-        self.conv = PatchConv(seed, inputs, outputs, 2)
+    def __init__(self, init: Initializer, inputs: int, outputs: int, norm: str) -> None:
+        self.norm = make_norm(norm, inputs)
+        self.conv = PatchConv(init, inputs, outputs, 2)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
         """[B,H,W,inputs] -> [B,H//2,W//2,outputs]."""
-        return self.conv(self.norm(x))
+        return self.conv(self.norm(x, training=training))
 
 
 class Block(nnx.Module):
-    """Depthwise 7x7, LayerNorm, 4C channels, GELU, C channels, layer scale, stochastic depth, residual."""
+    """Spatial convolution, LayerNorm, wide layer, activation, GRN, narrow layer, layer scale, drop path, residual."""
 
-    def __init__(self, seed: Seed, channels: int, *, drop_rate: float, layer_scale: float) -> None:
-        depthwise, expand, project = seed.spawn(3)
-        self.depthwise = DepthwiseConv(depthwise, channels, 7)
-        self.norm = LayerNorm(channels)
-        self.expand = Linear(expand, channels, 4 * channels)
-        self.project = Linear(project, 4 * channels, channels)
-        self.layer_scale = initial_constant(channels, layer_scale) if layer_scale else None
+    def __init__(self, init: Initializer, channels: int, architecture: Architecture, *, drop_rate: float) -> None:
+        spatial, expand, project = init.spawn(3)
+        size, hidden = architecture.kernel_size, architecture.expansion * channels
+        # Named for its kind, so that weights of the one are never taken for the other's.
+        self.kind = architecture.convolution
+        if self.kind == "depthwise":
+            self.depthwise = DepthwiseConv(spatial, channels, size)
+        else:
+            self.dense = window_conv(spatial, channels, channels, Window(size, 1, size // 2))
+        self.norm = make_norm(architecture.norm, channels)
+        self.expand = Linear(expand, channels, hidden)
+        self.grn = GlobalResponseNorm(hidden) if architecture.grn else None
+        self.project = Linear(project, hidden, channels)
+        scale = architecture.layer_scale
+        self.layer_scale = initial_constant(channels, scale) if scale else None
+        self.activation = architecture.activation
         self.drop_rate = drop_rate
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """[B,H,W,C] -> [B,H,W,C]; the key is this block's alone."""
-        branch = self.norm(self.depthwise(x))
-        branch = gelu(self.expand(branch))  # [B,H,W,4C]
+        branch = self.depthwise(x) if self.kind == "depthwise" else self.dense(x)
+        branch = self.norm(branch, training=key is not None)
+        branch = activation(self.activation)(self.expand(branch))  # [B,H,W,4C]
+        if self.grn is not None:
+            branch = self.grn(branch)
         branch = self.project(branch)  # [B,H,W,C]
         if self.layer_scale is not None:
             branch = branch * self.layer_scale[...].astype(x.dtype)
         return x + drop_path(branch, self.drop_rate, key)
 
 
-class Stage(nnx.Module):
-    """Blocks of one width, behind a `Downsample` in every stage but the first."""
+def make_block(
+    init: Initializer, channels: int, architecture: Architecture, *, stage: int, index: int, drop_rate: float
+) -> nnx.Module:
+    """The block of an architecture at a stage, counted from 1, and an index in it, counted from 0."""
+    if stage in architecture.swin_mlp_stages:
+        return SwinMLPBlock(init, channels, architecture, shifted=index % 2 == 1, drop_rate=drop_rate)
+    if architecture.block != "convnext":
+        return MultiscaleBlock(init, channels, architecture, drop_rate=drop_rate)
+    return Block(init, channels, architecture, drop_rate=drop_rate)
 
-    def __init__(self, downsample: Downsample | None, blocks: list[Block]) -> None:
+
+class Stage(nnx.Module):
+    """Blocks of one width, behind a `Downsample` where the map shrinks."""
+
+    def __init__(self, downsample: Downsample | None, blocks: list[nnx.Module]) -> None:
         self.downsample = downsample
         self.blocks = nnx.List(blocks)
 
     def __call__(self, x: jax.Array, keys: list[jax.Array | None]) -> jax.Array:
-        """[B,H,W,C] -> [B,H//2,W//2,C'], H and W in the first stage; one key a block."""
+        """[B,H,W,C] -> [B,H//2,W//2,C'], H and W where nothing is downsampled; one key a block."""
         if self.downsample is not None:
-            x = self.downsample(x)
+            x = self.downsample(x, training=keys[0] is not None)
         for block, key in zip(self.blocks, keys, strict=True):
             x = block(x, key=key)
         return x
 
 
 class ConvNeXt(nnx.Module):
-    """Stem, four stages, average pool, LayerNorm, linear head; `create_model` builds one."""
+    """Stem, four stages, average pool, LayerNorm, linear head; `create_model` builds one.
+
+    Args:
+      init: draws the initial parameters.
+      architecture: what the network is made of.
+      num_classes: number of logits.
+      in_channels: channels of the images.
+      drop_path: rate of stochastic depth in the last block.
+      dtype: of the computation.
+    """
 
     def __init__(
         self,
-        seed: Seed,
-        size: Size,
+        init: Initializer,
+        architecture: Architecture,
         *,
-        stem: str,
         num_classes: int,
         in_channels: int,
         drop_path: float,
-        layer_scale: float,
         dtype: jax.typing.DTypeLike,
     ) -> None:
-        self.stem_name = stem
+        self.architecture = architecture
         self.dtype = jnp.dtype(dtype)
-        stem_seed, head_seed, *stage_seeds = seed.spawn(2 + len(size.depths))
-        self.stem = Stem(stem_seed, stem, in_channels, size.dims[0])
-        rates = iter(linear_rates(drop_path, sum(size.depths)))
+        depths, dims, shrinks = architecture.depths, architecture.dims, not architecture.isotropic
+        for_stem, for_head, for_lstm, *for_stages = init.spawn(3 + len(depths))
+        self.stem = Stem(for_stem, in_channels, architecture)
+        rates = iter(linear_rates(drop_path, sum(depths)))
         stages = []
-        for index, (stage_seed, depth, dim) in enumerate(zip(stage_seeds, size.depths, size.dims, strict=True)):
-            down_seed, *block_seeds = stage_seed.spawn(1 + depth)
-            downsample = Downsample(down_seed, size.dims[index - 1], dim) if index else None
-            blocks = [Block(s, dim, drop_rate=next(rates), layer_scale=layer_scale) for s in block_seeds]
+        for index, (for_stage, depth, dim) in enumerate(zip(for_stages, depths, dims, strict=True)):
+            for_downsample, *for_blocks = for_stage.spawn(1 + depth)
+            downsample = (
+                Downsample(for_downsample, dims[index - 1], dim, architecture.norm) if index and shrinks else None
+            )
+            blocks = [
+                make_block(init, dim, architecture, stage=index + 1, index=number, drop_rate=next(rates))
+                for number, init in enumerate(for_blocks)
+            ]
             stages.append(Stage(downsample, blocks))
         self.stages = nnx.List(stages)
-        self.norm = LayerNorm(size.dims[-1])
-        self.head = Linear(head_seed, size.dims[-1], num_classes)
+        self.lstm = BiLSTM2D(for_lstm, dims[-1]) if architecture.bilstm2d else None
+        self.norm = make_norm(architecture.norm, dims[-1])
+        self.head = Linear(for_head, dims[-1], num_classes)
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        """Outputs of the four stages, strides 1, 2, 4, 8 times the stem's.
+        """Outputs of the four stages: strides 1, 2, 4, 8 times the stem's, or all the stem's if isotropic.
 
         Args:
           images: [B,H,W,C], normalised.
-          key: turns stochastic depth on.
+          key: means training, with stochastic depth and, of BatchNorm, the batch's statistics.
 
         Returns:
           Four maps [B,H',W',C'] in the compute dtype.
@@ -130,20 +186,36 @@ class ConvNeXt(nnx.Module):
         Raises:
           UserError: the images vanish on the way to the last stage.
         """
-        check_image_size(self.stem_name, images.shape[1], images.shape[2])
-        x = self.stem(images.astype(self.dtype))
-        first, outputs = 0, []
-        for stage in self.stages:
-            count = len(stage.blocks)
-            x = stage(x, [block_key(key, first + index) for index in range(count)])
-            first += count
+        self.architecture.check_image_size(images.shape[1], images.shape[2])
+        parts, outputs = self.parts(key=key), []
+        x = parts["stem"](images)
+        for name in PARTS[1:-1]:
+            x = parts[name](x)
             outputs.append(x)
         return tuple(outputs)
 
+    def parts(self, *, key: jax.Array | None = None) -> dict[str, Callable[[jax.Array], jax.Array]]:
+        """The functions, by the names of `PARTS`, that make up the model one after the other."""
+        training = key is not None
+        parts: dict[str, Callable[[jax.Array], jax.Array]] = {
+            "stem": lambda images: self.stem(images.astype(self.dtype), training=training)
+        }
+        first = 0
+        for index, stage in enumerate(self.stages):
+            keys = [block_key(key, first + block) for block in range(len(stage.blocks))]
+            parts[f"stage {index + 1}"] = functools.partial(stage, keys=keys)
+            first += len(stage.blocks)
+        parts["head"] = functools.partial(self._classify, training=training)
+        return parts
+
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits [B,classes], float32, of images [B,H,W,C]; a key turns stochastic depth on."""
-        x = self.features(images, key=key)[-1].astype(jnp.float32)
-        return self.head(self.norm(x.mean((1, 2))))
+        """Logits [B,classes], float32, of images [B,H,W,C]; a key means training."""
+        return self._classify(self.features(images, key=key)[-1], training=key is not None)
+
+    def _classify(self, x: jax.Array, *, training: bool) -> jax.Array:
+        if self.lstm is not None:
+            x = self.lstm(x)
+        return self.head(self.norm(x.astype(jnp.float32).mean((1, 2)), training=training))
 
 
 def linear_rates(last: float, count: int) -> list[float]:

@@ -1,36 +1,42 @@
 """Models by name, as users know it from timm."""
 
+import dataclasses
 import fnmatch
-import math
+import logging
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convnext_jax.errors import UserError
+from convnext_jax.config import INITIALIZATIONS
+from convnext_jax.models.architectures import ARCHITECTURES, Architecture, check, named_architecture
 from convnext_jax.models.convnext import ConvNeXt
-from convnext_jax.models.sizes import SIZES, check_names
+from convnext_jax.models.layers import Initializer
+from convnext_jax.models.parameters import merge_model, split_model
+from convnext_jax.models.pretrained import Pretrained, start_from
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that `create_model` knows and that match a shell pattern, smallest model first.
+    """Names that `create_model` knows and that match a shell pattern, each family from its smallest.
 
-    >>> list_models("*_t*")
-    ['convnext_tiny']
+    >>> list_models("*_tiny")
+    ['convnext_tiny', 'convnextv2_tiny']
     """
-    return fnmatch.filter(SIZES, pattern)
+    return fnmatch.filter(ARCHITECTURES, pattern)
 
 
 def create_model(
-    name: str,
+    name: str | Architecture,
     *,
     num_classes: int,
-    stem: str = "patch4",
+    stem: str | None = None,
     drop_path: float = 0.0,
-    layer_scale: float = 1e-6,
     dtype: jax.typing.DTypeLike = jnp.float32,
     in_channels: int = 3,
+    initialization: str = "normal",
+    init_from: str | Path | None = None,
     seed: int = 0,
 ) -> nnx.Module:
     """Creates a model with random float32 parameters.
@@ -38,36 +44,40 @@ def create_model(
     It allocates nothing inside `jax.eval_shape(lambda: split_model(create_model(...))[1])`.
 
     Args:
-      name: one of `list_models()`.
+      name: one of `list_models()`, or an `Architecture` of your own.
       num_classes: number of logits, at least 1.
-      stem: one of `convnext_jax.models.sizes.STEMS`; "patch4" is the paper's.
+      stem: one of `convnext_jax.models.architectures.STEMS`; the architecture's own where not given.
       drop_path: rate of stochastic depth in the last block, in [0, 1), growing linearly from 0 in the first.
-      layer_scale: what each block's layer scale starts from; 0 leaves layer scale out.
       dtype: of the computation; normalisation statistics and logits stay float32.
       in_channels: channels of the images.
+      initialization: of the kernels, one of `INITIALIZATIONS`; see `convnext_jax.models.layers.Initializer`.
+      init_from: folder of weights to start from (`convnext_jax.tools.import_torch`). The head stays random where its
+        number of classes differs, and a stem of another size takes the resized kernel; a warning says so.
       seed: of the initial parameters, which are a function of it; 0 or more.
 
     Raises:
-      UserError: a name that is not in its table, or a value out of range.
+      UserError: a name that is not in its table, a value out of range, or weights that do not fit.
     """
-    check_names(name, stem)
-    _check("num_classes", num_classes, num_classes >= 1, "1 or more")
-    _check("in_channels", in_channels, in_channels >= 1, "1 or more")
-    _check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")
-    _check("seed", seed, seed >= 0, "0 or more")
-    _check("layer_scale", layer_scale, 0.0 <= layer_scale < math.inf, "0 (left out) or a positive number")
-    return ConvNeXt(
-        np.random.SeedSequence(seed),
-        SIZES[name],
-        stem=stem,
+    architecture = named_architecture(name) if isinstance(name, str) else name
+    if stem is not None:
+        architecture = dataclasses.replace(architecture, stem=stem)
+    check("num_classes", num_classes, num_classes >= 1, "1 or more")
+    check("in_channels", in_channels, in_channels >= 1, "1 or more")
+    check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")
+    check("initialization", initialization, initialization in INITIALIZATIONS, f"one of {', '.join(INITIALIZATIONS)}")
+    check("seed", seed, seed >= 0, "0 or more")
+    model = ConvNeXt(
+        Initializer(np.random.SeedSequence(seed), initialization),
+        architecture,
         num_classes=num_classes,
         in_channels=in_channels,
         drop_path=drop_path,
-        layer_scale=layer_scale,
         dtype=dtype,
     )
-
-
-def _check(field: str, value: float, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"{field} is {value}; it must be {allowed}")
+    if init_from is None:
+        return model
+    definition, params, statistics = split_model(model)
+    params, notes = start_from(Pretrained.read(Path(init_from)), params)
+    for note in notes:
+        logging.getLogger(__name__).warning("%s: %s", init_from, note)
+    return merge_model(definition, jax.tree.map(jnp.asarray, params), statistics)

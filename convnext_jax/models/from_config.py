@@ -3,6 +3,7 @@
 from flax import nnx
 
 from convnext_jax.config import ModelConfig
+from convnext_jax.models.architectures import configured_architecture
 from convnext_jax.models.create import create_model
 
 
@@ -16,11 +17,10 @@ def model_from_config(config: ModelConfig, *, num_classes: int, dtype: str, seed
       seed: of the initial parameters.
     """
     return create_model(
-        config.name,
+        configured_architecture(config),
         num_classes=num_classes,
-        stem=config.stem,
         drop_path=config.drop_path,
-        layer_scale=config.layer_scale,
         dtype=dtype,
+        initialization=config.initialization,
         seed=seed,
     )

@@ -1,13 +1,15 @@
 """The optimiser of an experiment."""
 
+import jax
 import optax
 
 from convnext_jax.config import OptimConfig
-from convnext_jax.optim.groups import decay_mask
+from convnext_jax.optim.groups import decay_mask, layer_scales
 
 
 def make_optimizer(config: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW with decoupled weight decay on the kernels, behind an optional clip of the gradient's global norm.
+    """AdamW with decoupled weight decay on the kernels, behind an optional clip of the gradient's global norm,
+    with an optional decay of the learning rate from layer to layer.
 
     Args:
       config: the optimiser's settings; ``config.name`` has been checked.
@@ -24,4 +26,19 @@ def make_optimizer(config: OptimConfig, schedule: optax.Schedule) -> optax.Gradi
         weight_decay=config.weight_decay,
         mask=decay_mask,
     )
-    return adamw if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    chain: list[optax.GradientTransformation] = [adamw]
+    if config.clip_norm is not None:
+        chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.layer_decay < 1.0:
+        chain.append(_scale_layers(config.layer_decay))
+    return optax.chain(*chain) if len(chain) > 1 else adamw
+
+
+def _scale_layers(decay: float) -> optax.GradientTransformation:
+    """Multiplies the updates of each layer by its factor of the learning rate."""
+
+    def scale(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        del params
+        return jax.tree.map(lambda update, factor: update * factor, updates, layer_scales(updates, decay))
+
+    return optax.stateless(scale)

@@ -12,7 +12,7 @@ from convnext_jax.augment.policy import augment
 from convnext_jax.config import AugmentConfig
 from convnext_jax.data.resident import ResidentSplit, batch_indices, epoch_order, normalize
 from convnext_jax.distributed import batch_sharded, replicated
-from convnext_jax.models import merge_model
+from convnext_jax.models import merge_model, running_statistics
 from convnext_jax.random import Stream, stream_key
 from convnext_jax.train.losses import cross_entropy
 from convnext_jax.train.metrics import label_rank
@@ -83,11 +83,13 @@ def train_step(
     inputs = normalize(images, program.mean, program.std)  # [B, H, W, 3] float32
     model_key = stream_key(seed, Stream.MODEL, state.step)
 
-    def mean_loss(params: Any) -> tuple[jax.Array, jax.Array]:
-        logits = merge_model(program.definition, params)(inputs, key=model_key)  # [B, K] float32
-        return cross_entropy(logits, labels, program.label_smoothing).mean(), logits
+    def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        model = merge_model(program.definition, params, state.statistics)
+        logits = model(inputs, key=model_key)  # [B, K] float32
+        loss = cross_entropy(logits, labels, program.label_smoothing).mean()
+        return loss, (logits, running_statistics(model))
 
-    (loss, logits), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    (loss, (logits, statistics)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     metrics = StepMetrics(
         loss=loss,
@@ -95,7 +97,8 @@ def train_step(
         grad_norm=optax.tree.norm(grads),
         lr=jnp.asarray(program.schedule(state.step), jnp.float32),
     )
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, opt_state, statistics), metrics
 
 
 def train_steps(

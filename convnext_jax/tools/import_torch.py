@@ -1,0 +1,98 @@
+"""Makes weights to start from out of a PyTorch checkpoint of ConvNeXt.
+
+``python -m convnext_jax.tools.import_torch WEIGHTS --model convnext_tiny --output DIR``
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnext_jax import command_line
+from convnext_jax.errors import UserError
+from convnext_jax.models.architectures import named_architecture
+
+# Training scripts put the weights under one of these.
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+
+
+def main() -> None:
+    """The command."""
+    parser = command_line.Parser(
+        "Makes weights to start from (config.model.init_from) out of a PyTorch checkpoint of ConvNeXt V1 or V2, in the"
+        "\nlayout of facebookresearch, timm or Hugging Face transformers. Reading .pth needs torch installed;"
+        "\n.safetensors does not."
+    )
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a .safetensors or .pth file")
+    parser.add_argument("--model", required=True, metavar="NAME", help="which model it holds, such as convnext_tiny")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the folder to make")
+    arguments = parser.parse_args()
+    architecture = named_architecture(arguments.model)
+    if arguments.output.exists():
+        raise UserError(f"{arguments.output} exists already; choose another --output")
+
+    # These take seconds to import; a mistake above was answered without them.
+    from convnext_jax.models.pretrained import Pretrained
+    from convnext_jax.models.torch_import import import_state_dict
+
+    imported = import_state_dict(read_state_dict(arguments.weights), arguments.model)
+    Pretrained(
+        params=imported.params,
+        model=arguments.model,
+        stem=architecture.stem,
+        num_classes=imported.num_classes,
+        source=f"{arguments.weights.name}, in {imported.layout}'s names",
+    ).write(arguments.output)
+    print(f"{arguments.model} of {imported.num_classes} classes, in {imported.layout}'s names: {arguments.output}")
+    print(f"train from it with --config.model.name={arguments.model} --config.model.init_from={arguments.output}")
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """The arrays by name of a ``.safetensors`` or ``.pth`` file; runs no code of the file's.
+
+    Raises:
+      UserError: no such file, not of these formats, cut short, or torch is not there to read it.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pth", ".pt", ".bin"):
+        return _read_torch(path)
+    raise UserError(f"{path} is no .safetensors, .pth, .pt or .bin file")
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is no safetensors file, or cut short ({error})") from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError(f"{path} needs torch to be read: pip install torch, or convert it to .safetensors") from None
+    try:
+        # Nothing but tensors and plain containers: a pickle may otherwise run any code.
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is no checkpoint of weights alone, or cut short ({reason})") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not any(torch.is_tensor(value) for value in content.values()):
+        raise UserError(f"{path} holds no weights by name")
+    return {name: value.float().numpy() for name, value in content.items() if torch.is_tensor(value)}
+
+
+if __name__ == "__main__":
+    command_line.run_main(main)

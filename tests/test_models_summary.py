@@ -1,0 +1,128 @@
+"""Counts of multiply-adds and activations: by hand for small functions, and the published figures."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import ROOT
+
+from convnext_jax.errors import UserError
+from convnext_jax.models import abstract_model, create_model, merge_model
+from convnext_jax.models.architectures import ARCHITECTURES
+from convnext_jax.models.counting import activation_bytes, count_macs
+from convnext_jax.models.summary import PARTS, summarize
+from convnext_jax.ops.depthwise import depthwise_conv2d
+
+# 10^9 multiply-adds at 224 pixels with 1,000 classes: Liu et al. 2022, table 12 and section 3.3; Woo et al. 2023,
+# table 11.
+PUBLISHED = {
+    "convnext_tiny": 4.46,
+    "convnext_small": 8.69,
+    "convnext_base": 15.38,
+    "convnext_large": 34.40,
+    "convnext_xlarge": 60.98,
+    "convnext_isotropic_small": 4.3,
+    "convnext_isotropic_base": 16.9,
+    "convnext_isotropic_large": 59.7,
+    "convnextv2_atto": 0.55,
+    "convnextv2_femto": 0.78,
+    "convnextv2_pico": 1.37,
+    "convnextv2_nano": 2.45,
+    "convnextv2_tiny": 4.47,
+    "convnextv2_base": 15.4,
+    "convnextv2_large": 34.4,
+    "convnextv2_huge": 115,
+}
+
+
+def array(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def scanned(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.scan(lambda carry, _: (carry @ kernel, None), x, length=7)[0]
+
+
+def strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "macs"),
+    [
+        (lambda x, y: x @ y, [(3, 4), (4, 5)], 3 * 4 * 5),
+        (lambda x, y: jnp.einsum("bij,bjk->bik", x, y), [(2, 3, 4), (2, 4, 5)], 2 * 3 * 4 * 5),
+        (jax.jit(lambda x, y: x * 2 + y), [(3, 4), (3, 4)], 0),
+        (scanned, [(3, 4), (4, 4)], 7 * 3 * 4 * 4),
+        (strided, [(1, 8, 8, 6), (2, 2, 3, 10)], 4 * 4 * 10 * 2 * 2 * 3),
+        # The same whether a backend takes shifts, a banded matrix or a convolution.
+        (depthwise_conv2d, [(1, 16, 16, 5), (7, 7, 5)], 16 * 16 * 5 * 49),
+        (depthwise_conv2d, [(1, 3, 3, 5), (7, 7, 5)], 3 * 3 * 5 * 49),
+    ],
+)
+def test_multiply_adds_by_hand(function, shapes, macs: int) -> None:
+    assert count_macs(function, *(array(*shape) for shape in shapes)) == macs
+
+
+def test_a_loop_of_unknown_length_is_refused() -> None:
+    def loop(x):
+        return jax.lax.while_loop(lambda x: x.sum() < 3, lambda x: x @ x, x)
+
+    with pytest.raises(ValueError, match="loop of unknown length"):
+        count_macs(loop, array(3, 3))
+
+
+def test_activations_are_what_autodiff_keeps_of_each_image() -> None:
+    kernel = jnp.ones((3, 5))
+    # The exponential keeps its output, the product nothing of the images.
+    assert activation_bytes(lambda x: jnp.exp(x @ kernel), array(1, 2, 2, 3)) == 2 * 2 * 5 * 4
+    assert activation_bytes(lambda x: x @ kernel, array(1, 2, 2, 3)) == 0
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_multiply_adds_are_the_published_ones(name: str) -> None:
+    definition, params, _ = abstract_model(lambda: create_model(name, num_classes=1000))
+    macs = count_macs(lambda params, x: merge_model(definition, params)(x), params, array(1, 224, 224, 3))
+    assert macs / 1e9 == pytest.approx(PUBLISHED[name], rel=0.01)
+
+
+def test_parts_add_up_to_the_model() -> None:
+    parts = summarize(ARCHITECTURES["convnext_atto"], height=64, width=32, num_classes=10)
+    assert tuple(part.name for part in parts) == PARTS
+    assert [part.output for part in parts] == [(16, 8, 40), (16, 8, 40), (8, 4, 80), (4, 2, 160), (2, 1, 320), (10,)]
+    assert sum(part.parameters for part in parts) == 3_695_520 - 990 * 321
+    assert all(part.activation_bytes > 0 for part in parts[1:-1])
+    with pytest.raises(UserError, match="too small"):
+        summarize(ARCHITECTURES["convnext_atto"], height=31, width=64, num_classes=10)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "convnext_jax.tools.summary", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_command_prints_a_table_and_json() -> None:
+    table = run("convnext_atto", "--image_size", "32", "--num_classes", "10", "--stem", "patch2")
+    lines = [line.split() for line in table.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["part", "stem", *["stage"] * 4, "head", "total"], table.stderr
+    content = json.loads(run("convnext_atto", "--image_size", "32", "--json").stdout)
+    assert content["total"]["parameters"] == 3_695_520
+    assert content["parts"][4]["output"] == [1, 1, 320]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("convnext_ato",), "unknown model 'convnext_ato': did you mean 'convnext_atto'?"),
+        (("convnext_atto", "--image_size", "31"), "the smallest that works is 32x32"),
+        (("convnext_atto", "--stem", "patch3"), "invalid choice: 'patch3'"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
