@@ -84,7 +84,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         # Nothing but tensors and plain containers: a pickle may otherwise run any code.
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # The first sentence: the next ones advise to run the file's code.
+        reason = str(error).split(". ")[0] or type(error).__name__
         raise UserError(f"{path} is no checkpoint of weights alone, or cut short ({reason})") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
