@@ -82,8 +82,7 @@ def test_evaluation_runs_on_other_devices(trained: Path, environment: dict[str, 
     assert evaluation["device"].startswith("3 x ")
 
 
-# Ctrl-C takes the way of SIGTERM; that both are caught, test_signals.py holds.
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 75), (signal.SIGKILL, -9)])
 def test_a_run_that_is_killed_and_started_again_is_the_run_that_was_not(
     trained: Path, environment: dict[str, str], tmp_path: Path, number: signal.Signals, status: int
 ):

@@ -20,8 +20,8 @@ from convnext_jax.models.layers import (
     PatchConv,
     WindowConv,
     activation,
-    drop_path,
-    initial_constant,
+    add_branch,
+    initial_layer_scale,
     make_norm,
 )
 from convnext_jax.models.multiscale import MultiscaleBlock
@@ -84,8 +84,7 @@ class Block(nnx.Module):
         self.expand = Linear(expand, channels, hidden)
         self.grn = GlobalResponseNorm(hidden) if architecture.grn else None
         self.project = Linear(project, hidden, channels)
-        scale = architecture.layer_scale
-        self.layer_scale = initial_constant(channels, scale) if scale else None
+        self.layer_scale = initial_layer_scale(channels, architecture.layer_scale)
         self.activation = architecture.activation
         self.drop_rate = drop_rate
 
@@ -97,9 +96,7 @@ class Block(nnx.Module):
         if self.grn is not None:
             branch = self.grn(branch)
         branch = self.project(branch)  # [B,H,W,C]
-        if self.layer_scale is not None:
-            branch = branch * self.layer_scale[...].astype(x.dtype)
-        return x + drop_path(branch, self.drop_rate, key)
+        return add_branch(x, branch, self.layer_scale, self.drop_rate, key)
 
 
 def make_block(

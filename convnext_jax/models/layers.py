@@ -119,7 +119,7 @@ def make_norm(kind: str, size: int) -> LayerNorm | BatchNorm:
 
 
 class GlobalResponseNorm(nnx.Module):
-    """Competition between channels by their norm over the map (Woo et al. 2023, section 3.3), plus the input.
+    """Competition between channels by their norm over the map (Woo et al. 2023), plus the input.
 
     ``gamma x g / (mean of g over channels + 1e-6) + beta + x`` with ``g`` the Euclidean norm of each channel over
     height and width; norms in float32.
@@ -188,6 +188,20 @@ class DepthwiseConv(nnx.Module):
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The function of a name in `convnext_jax.models.architectures.ACTIVATIONS`."""
     return {"gelu": gelu, "relu": jax.nn.relu, "silu": jax.nn.silu}[name]
+
+
+def initial_layer_scale(channels: int, value: float) -> nnx.Param[jax.Array] | None:
+    """A block's layer scale, none where it starts from 0."""
+    return initial_constant(channels, value) if value else None
+
+
+def add_branch(
+    x: jax.Array, branch: jax.Array, scale: nnx.Param[jax.Array] | None, rate: float, key: jax.Array | None
+) -> jax.Array:
+    """A block's residual: the map plus its branch, by layer scale and drop path; [B,H,W,C] each."""
+    if scale is not None:
+        branch = branch * scale[...].astype(x.dtype)
+    return x + drop_path(branch, rate, key)
 
 
 def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

@@ -30,8 +30,8 @@ from convnext_jax.models.layers import (
     Initializer,
     Linear,
     activation,
-    drop_path,
-    initial_constant,
+    add_branch,
+    initial_layer_scale,
     make_norm,
 )
 
@@ -94,8 +94,7 @@ class MultiscaleBlock(nnx.Module):
         )
         concatenated = channels * (design.first + (design.point is not None)) + wide * len(design.sizes)
         self.project = Linear(for_project, concatenated, channels)
-        scale = architecture.layer_scale
-        self.layer_scale = initial_constant(channels, scale) if scale else None
+        self.layer_scale = initial_layer_scale(channels, architecture.layer_scale)
         self.design = design
         self.activation = architecture.activation
         self.drop_rate = drop_rate
@@ -114,6 +113,4 @@ class MultiscaleBlock(nnx.Module):
                 branch = conv(branch)
             branches.append(branch)
         branch = self.project(activation(self.activation)(jnp.concatenate(branches, -1)))  # [B,H,W,C]
-        if self.layer_scale is not None:
-            branch = branch * self.layer_scale[...].astype(x.dtype)
-        return x + drop_path(branch, self.drop_rate, key)
+        return add_branch(x, branch, self.layer_scale, self.drop_rate, key)
