@@ -3,8 +3,8 @@
     python benchmarks/input_overhead.py --config configs/cifar100.py --output benchmarks/results/NAME.json
 
 Both programs take the same steps with the same model and optimiser; the one gathers each batch from the resident data
-set by a fresh permutation, crops and flips it, the other uses one batch again and again, untouched. Calls alternate,
-and the ratio is the median over the pairs.
+set by a fresh permutation and augments it as the config says, the other uses one batch again and again, untouched.
+Calls alternate, and the ratio is the median over the pairs.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from convnext_jax import command_line, data, loop
 from convnext_jax.config import AugmentConfig
+from convnext_jax.data.resident import Batch
 from convnext_jax.distributed import batch_sharded, make_mesh, replicated, use_all_cores
 from convnext_jax.environment import describe_environment
 from convnext_jax.train.state import TrainState
@@ -70,13 +71,13 @@ def build(experiment: Any, steps: int) -> tuple[Callable[[], None], Callable[[],
 
     run, state = loop.prepare(experiment, dataset, mesh)
     real = compile_train_steps(run.program, state, run.train, seed, steps)
-    program = dataclasses.replace(run.program, augment=AugmentConfig(crop_padding=0, flip=False))
-    batch = run.train.take(jnp.arange(program.batch_size))
-    batch = jax.device_put(batch, batch_sharded(mesh))
+    program = dataclasses.replace(run.program, augment=AugmentConfig(crop_padding=0, flip="none"))
+    indices = jnp.arange(program.batch_size, dtype=jnp.int32)
+    images, labels, indices = jax.device_put((*run.train.take(indices), indices), batch_sharded(mesh))
+    batch = Batch(images, labels, indices, jax.device_put(jnp.int32(0), replicated(mesh)))
 
-    def constant_steps(state: TrainState, batch: Any, seed: jax.Array) -> Any:
-        images, labels = batch
-        return jax.lax.scan(lambda state, _: train_step(program, state, images, labels, seed), state, length=steps)
+    def constant_steps(state: TrainState, batch: Batch, seed: jax.Array) -> Any:
+        return jax.lax.scan(lambda state, _: train_step(program, state, batch, seed), state, length=steps)
 
     _, other = loop.prepare(experiment, dataset, mesh)
     jitted = jax.jit(constant_steps, donate_argnums=0, out_shardings=replicated(mesh))

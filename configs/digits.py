@@ -20,7 +20,7 @@ def get_config() -> config_dict.ConfigDict:
     config.model.drop_path = 0.05
     config.model.initialization = "fan_in"
     # A mirrored 2 is no digit.
-    config.augment.flip = False
+    config.augment.flip = "none"
     config.augment.crop_padding = 3
     config.optim.learning_rate = 2e-3
     config.optim.warmup_epochs = 2.0

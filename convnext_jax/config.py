@@ -19,6 +19,16 @@ from convnext_jax.errors import UserError, nearest
 DTYPES = ("auto", "float32", "bfloat16")
 INITIALIZATIONS = ("normal", "fan_in")
 OPTIMIZERS = ("adamw",)
+# (section, field): the names that it may have.
+CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("model", "dtype"): DTYPES,
+    ("model", "initialization"): INITIALIZATIONS,
+    ("augment", "crop_mode"): ("reflect", "constant"),
+    ("augment", "flip"): ("random", "alternating", "none"),
+    ("augment", "policy"): ("none", "randaugment", "trivialaugment"),
+    ("augment", "erasing_mode"): ("constant", "pixel"),
+    ("optim", "name"): OPTIMIZERS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +42,9 @@ class ModelConfig:
       name: a name of ``convnext_jax.list_models()``.
       drop_path: probability of dropping the last block of a sample (stochastic depth), in [0, 1); earlier blocks
         are dropped less, linearly down to 0.
+      dropout: probability of dropping a value before the head, in [0, 1).
+      remat: whether a block's insides are computed again in the backward pass instead of being kept: less memory for
+        about a third more arithmetic.
       dtype: what the network computes in; ``auto`` is bfloat16 on an accelerator and float32 on a CPU. Parameters,
         normalisation statistics, logits and loss are float32 always.
       initialization: of the kernels: ``normal`` draws from N(0, 0.02) as the reference, ``fan_in`` by the number of
@@ -55,6 +68,8 @@ class ModelConfig:
 
     name: str = "convnext_tiny"
     drop_path: float = 0.0
+    dropout: float = 0.0
+    remat: bool = False
     dtype: str = "auto"
     initialization: str = "normal"
     init_from: str | None = None
@@ -96,16 +111,45 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """What happens to a training image on the device.
+    """What happens to a training image on the device, in this order.
 
     Attributes:
-      crop_padding: pixels of reflected border added on each side before a random crop of the image's own size;
-        0 turns the crop off.
-      flip: whether half of the images are mirrored left to right. Wrong for digits and letters.
+      crop_padding: pixels of border added on each side before a random crop of the image's own size; 0 turns the crop
+        off.
+      crop_mode: what the border is: ``reflect`` or ``constant``, the mean colour.
+      resized_crop_area: least share of the image in a random rectangle that is enlarged to the whole; 1 turns it off.
+      flip: ``random`` mirrors half of the images left to right, ``alternating`` each one in every other epoch, ``none``
+        none. Wrong for digits and letters.
+      color_jitter: largest relative change of brightness, contrast and saturation, in [0, 1]; 0 turns it off.
+      policy: ``none``, ``randaugment`` or ``trivialaugment``.
+      randaugment_layers: operations one after another.
+      randaugment_magnitude: mean strength of an operation, in [0, 10].
+      randaugment_std: deviation of the strength.
+      randaugment_probability: that an operation acts.
+      erasing_probability: that a random rectangle of an image is covered; 0 turns it off.
+      erasing_mode: ``constant`` covers with the mean colour, ``pixel`` with noise.
+      mixup_alpha: mixup's share of the other image is drawn from Beta(alpha, alpha); 0 turns it off.
+      cutmix_alpha: the same of CutMix's.
+      mix_probability: that an image is mixed by either.
+      mix_switch_probability: that it is CutMix, where both are on.
     """
 
     crop_padding: int = 4
-    flip: bool = True
+    crop_mode: str = "reflect"
+    resized_crop_area: float = 1.0
+    flip: str = "random"
+    color_jitter: float = 0.0
+    policy: str = "none"
+    randaugment_layers: int = 2
+    randaugment_magnitude: float = 7.0
+    randaugment_std: float = 0.5
+    randaugment_probability: float = 0.5
+    erasing_probability: float = 0.0
+    erasing_mode: str = "constant"
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    mix_probability: float = 1.0
+    mix_switch_probability: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +169,12 @@ class OptimConfig:
       layer_decay: factor of the learning rate from each block to the one before it, in (0, 1]; below 1 the first
         layers of imported weights change least.
       label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+      accumulation: parts that a batch is cut into, whose gradients are taken one after another and averaged, for
+        batches that do not fit into memory.
+      sam_rho: how far, in the parameters' Euclidean norm, sharpness-aware minimisation climbs before it takes the
+        gradient (twice the time of a step); 0 turns it off.
+      ema_decay: decay of an exponential moving average of the parameters, evaluated and saved besides them, in
+        [0, 1); 0 keeps none.
     """
 
     name: str = "adamw"
@@ -138,6 +188,9 @@ class OptimConfig:
     clip_norm: float | None = None
     layer_decay: float = 1.0
     label_smoothing: float = 0.1
+    accumulation: int = 1
+    sam_rho: float = 0.0
+    ema_decay: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +206,8 @@ class RunConfig:
         carries its figures; the last epoch is always one of them.
       keep_latest: how many of the latest checkpoints are kept.
       keep_best: how many of the checkpoints with the best test accuracy are kept besides.
+      image_sizes: sides in pixels that the training images are scaled to on the device, in equal parts of the run, such
+        as ``(24, 32)``; their own size throughout where empty. The test images are scaled to the last of them.
       steps_per_dispatch: the most training steps that run on the device in one call. Rounded down to a divisor of
         the steps of an epoch.
     """
@@ -164,6 +219,7 @@ class RunConfig:
     eval_every_epochs: int = 1
     keep_latest: int = 2
     keep_best: int = 1
+    image_sizes: tuple[int, ...] = ()
     steps_per_dispatch: int = 20
 
 
@@ -270,12 +326,24 @@ def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
 # (section, field): (lowest, highest, whether the highest itself is allowed)
 _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("model", "drop_path"): (0, 1, False),
+    ("model", "dropout"): (0, 1, False),
     ("model", "layer_scale"): (0, math.inf, False),
     ("model", "kernel_size"): (1, 999, True),
     ("model", "expansion"): (1, 1000, True),
     ("data", "image_size"): (1, 4096, True),
     ("data", "validation_fraction"): (0, 1, False),
     ("augment", "crop_padding"): (0, 4096, True),
+    ("augment", "resized_crop_area"): (0, 1, True),
+    ("augment", "color_jitter"): (0, 1, True),
+    ("augment", "randaugment_layers"): (1, 16, True),
+    ("augment", "randaugment_magnitude"): (0, 10, True),
+    ("augment", "randaugment_std"): (0, 10, True),
+    ("augment", "randaugment_probability"): (0, 1, True),
+    ("augment", "erasing_probability"): (0, 1, True),
+    ("augment", "mixup_alpha"): (0, 1000, True),
+    ("augment", "cutmix_alpha"): (0, 1000, True),
+    ("augment", "mix_probability"): (0, 1, True),
+    ("augment", "mix_switch_probability"): (0, 1, True),
     ("optim", "min_learning_rate"): (0, math.inf, False),
     ("optim", "warmup_epochs"): (0, math.inf, False),
     ("optim", "weight_decay"): (0, math.inf, False),
@@ -283,6 +351,9 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("optim", "b2"): (0, 1, False),
     ("optim", "layer_decay"): (0, 1, True),
     ("optim", "label_smoothing"): (0, 1, False),
+    ("optim", "accumulation"): (1, 2**20, True),
+    ("optim", "sam_rho"): (0, math.inf, False),
+    ("optim", "ema_decay"): (0, 1, False),
     ("run", "seed"): (0, 2**32, False),
     ("run", "epochs"): (1, 10**6, True),
     ("run", "batch_size"): (1, 2**20, True),
@@ -292,7 +363,13 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("run", "keep_best"): (0, 10**6, True),
     ("run", "steps_per_dispatch"): (1, 10**6, True),
 }
-_POSITIVE = (("optim", "learning_rate"), ("optim", "eps"), ("optim", "clip_norm"), ("optim", "layer_decay"))
+_POSITIVE = (
+    ("augment", "resized_crop_area"),
+    ("optim", "learning_rate"),
+    ("optim", "eps"),
+    ("optim", "clip_norm"),
+    ("optim", "layer_decay"),
+)
 
 
 def _check_ranges(experiment: Experiment) -> None:
@@ -308,18 +385,39 @@ def _check_ranges(experiment: Experiment) -> None:
 
 
 def _check_combinations(experiment: Experiment) -> None:
-    model, optim, run = experiment.model, experiment.optim, experiment.run
-    for path, value, allowed in (
-        ("config.model.dtype", model.dtype, DTYPES),
-        ("config.model.initialization", model.initialization, INITIALIZATIONS),
-        ("config.optim.name", optim.name, OPTIMIZERS),
-    ):
+    model, augment, optim, run = experiment.model, experiment.augment, experiment.optim, experiment.run
+    for (section, name), allowed in CHOICES.items():
+        value = getattr(getattr(experiment, section), name)
         if value not in allowed:
-            raise UserError(f"{path}={value!r}: unknown; {nearest(value, allowed)}")
+            raise UserError(f"config.{section}.{name}={value!r}: unknown; {nearest(value, allowed)}")
     if experiment.data.validation_fraction and experiment.data.name != "image_folder":
         raise UserError(
             f"config.data.validation_fraction={experiment.data.validation_fraction:g} is for"
             f" config.data.name=image_folder; {experiment.data.name} has a test split of its own"
+        )
+    if (augment.mixup_alpha or augment.cutmix_alpha) and run.batch_size % 2:
+        name = "mixup_alpha" if augment.mixup_alpha else "cutmix_alpha"
+        raise UserError(
+            f"config.augment.{name}={getattr(augment, name):g} mixes images in pairs and"
+            f" config.run.batch_size={run.batch_size} is odd; take an even one"
+        )
+    if run.batch_size % optim.accumulation:
+        raise UserError(
+            f"config.optim.accumulation={optim.accumulation} does not divide config.run.batch_size={run.batch_size}"
+        )
+    if model.remat and model.norm == "batch":
+        raise UserError(
+            "config.model.remat=True would lose the running statistics of config.model.norm='batch'; leave one of them"
+        )
+    if optim.accumulation > 1 and model.norm == "batch":
+        raise UserError(
+            f"config.optim.accumulation={optim.accumulation} would change the statistics of"
+            " config.model.norm='batch', which are of a whole batch; leave one of them"
+        )
+    if len(run.image_sizes) > run.epochs or any(size < 1 for size in run.image_sizes):
+        raise UserError(
+            f"config.run.image_sizes={run.image_sizes}: must be positive, at most one for each of"
+            f" config.run.epochs={run.epochs}"
         )
     if optim.warmup_epochs > run.epochs:
         raise UserError(

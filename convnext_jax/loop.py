@@ -132,7 +132,7 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
         optimizer=optimizer,
         schedule=schedule,
         augment=experiment.augment,
-        label_smoothing=experiment.optim.label_smoothing,
+        optim=experiment.optim,
         batch_size=experiment.run.batch_size,
         mean=record.mean,
         std=record.std,
@@ -146,7 +146,8 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
         steps_per_epoch=steps_per_epoch,
         steps_per_call=largest_divisor(steps_per_epoch, experiment.run.steps_per_dispatch),
     )
-    return run, jax.device_put(init_state(params, optimizer, statistics), replicated(mesh))
+    state = init_state(params, optimizer, statistics, keep_ema=experiment.optim.ema_decay > 0)
+    return run, jax.device_put(state, replicated(mesh))
 
 
 def _model(experiment: Experiment, dataset: Dataset) -> nnx.Module:

@@ -11,6 +11,7 @@ class Stream(enum.IntEnum):
     ORDER = 0  # index: epoch
     AUGMENT = 1  # index: step
     MODEL = 2  # index: step
+    FLIP = 3  # index: always 0; an example draws once
 
 
 def stream_key(seed: int | jax.Array, stream: Stream, index: int | jax.Array) -> jax.Array:

@@ -1,65 +1,84 @@
-"""Crop and flip against an exhaustive reference, and the policy that puts them together."""
+"""The policy that puts the families of augmentation together."""
 
-import jax
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from photographs import photographs
 
-from convnext_jax.augment.geometry import random_crop, random_flip
 from convnext_jax.augment.policy import augment, check_policy
 from convnext_jax.config import AugmentConfig
+from convnext_jax.data.resident import Batch, normalize
 from convnext_jax.errors import UserError
 
-IMAGE = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
+IMAGES = photographs(32, 32)
+BATCH = Batch(jnp.asarray(IMAGES), jnp.arange(12, dtype=jnp.int32), jnp.arange(100, 112, dtype=jnp.int32), jnp.int32(3))
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+OFF = AugmentConfig(crop_padding=0, flip="none")
+EVERYTHING = AugmentConfig(
+    resized_crop_area=0.5,
+    flip="alternating",
+    color_jitter=0.4,
+    policy="randaugment",
+    erasing_probability=0.5,
+    erasing_mode="pixel",
+    mixup_alpha=0.8,
+    cutmix_alpha=1.0,
+)
 
 
-def test_crop_takes_every_place_of_the_reflected_image_about_equally_often():
-    batch, padding = 4000, 2
-    cropped = np.asarray(random_crop(jax.random.key(0), jnp.asarray(np.tile(IMAGE, (batch, 1, 1, 1))), padding))
-    padded = np.pad(IMAGE, ((2, 2), (2, 2), (0, 0)), mode="reflect")
-    places = {padded[i : i + 6, j : j + 7].tobytes(): (i, j) for i in range(5) for j in range(5)}
-    assert len(places) == 25
-    counts = np.zeros((5, 5))
-    for image in cropped:
-        counts[places[image.tobytes()]] += 1  # a KeyError here is an image that is no crop
-    # 160 expected in each place, standard deviation 12.4.
-    assert np.abs(counts - batch / 25).max() < 5 * 12.4
+def augmented(config: AugmentConfig, seed: int = 0, step: int = 0) -> np.ndarray:
+    return np.asarray(augment(config, seed, step, BATCH, MEAN, STD)[0])
 
 
-def test_no_padding_leaves_the_images_alone():
-    images = jnp.asarray(IMAGE[None])
-    assert random_crop(jax.random.key(0), images, 0) is images
+def test_nothing_on_only_normalises():
+    images, targets = augment(OFF, 0, 0, BATCH, MEAN, STD)
+    np.testing.assert_array_equal(images, normalize(BATCH.images, MEAN, STD))
+    np.testing.assert_array_equal(targets.main(), BATCH.labels)
+    assert (targets.share == 1).all()
 
 
-def test_flip_mirrors_half_of_the_images():
-    batch = 1000
-    flipped = np.asarray(random_flip(jax.random.key(1), jnp.asarray(np.tile(IMAGE, (batch, 1, 1, 1)))))
-    mirrored = (flipped == IMAGE[:, ::-1]).all((1, 2, 3))
-    kept = (flipped == IMAGE).all((1, 2, 3))
-    assert (mirrored ^ kept).all()
-    assert 420 < mirrored.sum() < 580
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop_padding": 4},
+        {"crop_padding": 4, "crop_mode": "constant"},
+        {"resized_crop_area": 0.3},
+        {"flip": "random"},
+        {"flip": "alternating"},
+        {"color_jitter": 0.4},
+        {"policy": "randaugment"},
+        {"policy": "trivialaugment"},
+        {"erasing_probability": 0.5},
+        {"erasing_probability": 0.5, "erasing_mode": "pixel"},
+        {"mixup_alpha": 0.8},
+        {"cutmix_alpha": 1.0},
+    ],
+    ids=str,
+)
+def test_each_family_acts_when_it_is_on(changes: dict):
+    changed = (augmented(dataclasses.replace(OFF, **changes)) != augmented(OFF)).any((1, 2, 3))
+    assert changed.mean() > 0.2
 
 
-def test_the_policy_is_a_function_of_its_key():
-    images = jnp.asarray(np.tile(IMAGE, (16, 1, 1, 1)))
-    config = AugmentConfig(crop_padding=2, flip=True)
-    first, again, other = (augment(config, jax.random.key(seed), images) for seed in (5, 5, 6))
-    assert first.dtype == jnp.uint8
-    np.testing.assert_array_equal(first, again)
-    assert (np.asarray(first) != np.asarray(other)).any((1, 2, 3)).sum() > 8
+def test_everything_is_a_function_of_seed_and_step():
+    first = augmented(EVERYTHING, 3, 5)
+    assert first.dtype == np.float32 and np.isfinite(first).all()
+    np.testing.assert_array_equal(augmented(EVERYTHING, 3, 5), first)
+    for seed, step in ((3, 6), (4, 5)):
+        assert (augmented(EVERYTHING, seed, step) != first).any((1, 2, 3)).mean() > 0.8
 
 
-def test_the_policy_leaves_out_what_is_off():
-    images = jnp.asarray(np.tile(IMAGE, (16, 1, 1, 1)))
-    np.testing.assert_array_equal(augment(AugmentConfig(0, False), jax.random.key(0), images), images)
-    # What the crop draws does not depend on whether the flip is on.
-    only_crop = augment(AugmentConfig(2, False), jax.random.key(0), images)
-    both = augment(AugmentConfig(2, True), jax.random.key(0), images)
-    same_or_mirrored = (both == only_crop).all((1, 2, 3)) | (both == only_crop[:, :, ::-1]).all((1, 2, 3))
-    assert same_or_mirrored.all()
+def test_what_one_family_draws_does_not_depend_on_the_others():
+    only_crop = augmented(dataclasses.replace(OFF, crop_padding=4))
+    both = augmented(dataclasses.replace(OFF, crop_padding=4, flip="random"))
+    same, mirrored = (both == only_crop).all((1, 2, 3)), (both == only_crop[:, :, ::-1]).all((1, 2, 3))
+    assert (same | mirrored).all() and same.any() and mirrored.any()
 
 
 def test_padding_that_reflection_cannot_fill_is_refused():
     check_policy(AugmentConfig(crop_padding=5), 6, 7)
+    check_policy(AugmentConfig(crop_padding=6, crop_mode="constant"), 6, 7)
     with pytest.raises(UserError, match=r"crop_padding=6: .*6x7 pixels; at most 5"):
         check_policy(AugmentConfig(crop_padding=6), 6, 7)

@@ -1,6 +1,7 @@
 """The typed experiment: what is accepted, what is refused, and in which words."""
 
 import dataclasses
+import itertools
 import runpy
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import pytest
 
 from convnext_jax.command_line import check_names
-from convnext_jax.config import SECTIONS, Experiment, default_config, parse_experiment
+from convnext_jax.config import CHOICES, SECTIONS, Experiment, default_config, parse_experiment
 from convnext_jax.errors import UserError
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.py"))
+CONFIG_FOLDER = Path(__file__).parent.parent / "configs"
+CONFIGS = sorted(CONFIG_FOLDER.rglob("*.py"))
 
 
 def test_the_defaults_are_those_of_the_dataclasses():
@@ -19,14 +21,16 @@ def test_the_defaults_are_those_of_the_dataclasses():
 
 
 def test_every_field_reaches_the_experiment():
-    changed = {"int": 7, "float": 0.5, "bool": False, "str": "float32", "tuple[int,": (1, 2)}
+    changed = {"int": 7, "float": 0.5, "bool": False, "str": "word", "tuple[int,": (1, 2), "tuple": (1, 2)}
     config = default_config()
     for section, cls in SECTIONS.items():
         for field in dataclasses.fields(cls):
-            if (section, field.name) not in (("optim", "name"), ("data", "name"), ("model", "initialization")):
+            if (section, field.name) in CHOICES:
+                config[section][field.name] = CHOICES[section, field.name][-1]
+            elif (section, field.name) != ("data", "name"):
                 kind = str(getattr(field.type, "__name__", field.type)).split(" ")[0]
                 config[section][field.name] = changed[kind]
-    config.data.name, config.optim.min_learning_rate = "image_folder", 0.25
+    config.data.name, config.optim.min_learning_rate, config.run.batch_size = "image_folder", 0.25, 14
     experiment = parse_experiment(config)
     for section, fields in experiment.to_dict().items():
         for name, value in fields.items():
@@ -55,7 +59,15 @@ def test_a_whole_number_is_a_float():
         ("run", "seed", 2**32, r"config\.run\.seed=4294967296: must be in \[0, 4294967296\)"),
         ("run", "batch_size", 1.5, r"config\.run\.batch_size=1\.5: must be of type int"),
         ("run", "batch_size", True, r"config\.run\.batch_size=True: must be of type int"),
-        ("augment", "flip", 1, r"config\.augment\.flip=1: must be of type bool"),
+        ("augment", "flip", True, r"config\.augment\.flip=True: must be of type str"),
+        ("augment", "flip", "alternate", r"config\.augment\.flip='alternate': unknown; did you mean 'alternating'\?"),
+        ("augment", "policy", "randaug", r"config\.augment\.policy='randaug': unknown; did you mean 'randaugment'\?"),
+        ("augment", "resized_crop_area", 0.0, r"resized_crop_area=0\.0: must be greater than 0"),
+        ("augment", "erasing_probability", 1.1, r"erasing_probability=1\.1: must be in \[0, 1\]"),
+        ("augment", "mix_probability", -0.1, r"mix_probability=-0\.1: must be in \[0, 1\]"),
+        ("optim", "ema_decay", 1.0, r"config\.optim\.ema_decay=1\.0: must be in \[0, 1\)"),
+        ("optim", "accumulation", 3, r"accumulation=3 does not divide config\.run\.batch_size=128"),
+        ("run", "image_sizes", (0, 32), r"image_sizes=\(0, 32\): must be positive, at most one for each"),
         ("augment", "crop_padding", -1, r"config\.augment\.crop_padding=-1: must be in \[0, "),
         ("data", "image_size", 0, r"config\.data\.image_size=0: must be in \[1, "),
         ("data", "data_dir", 3, r"config\.data\.data_dir=3: must be of type str or none"),
@@ -119,6 +131,26 @@ def test_what_is_wrong_is_named(section: str, field: str, value: Any, message: s
 
 
 @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"augment": {"cutmix_alpha": 1.0}, "run": {"batch_size": 7}},
+            r"config\.augment\.cutmix_alpha=1 mixes images in pairs and config\.run\.batch_size=7 is odd",
+        ),
+        (
+            {"model": {"norm": "batch"}, "optim": {"accumulation": 2}},
+            r"config\.optim\.accumulation=2 would change .*config\.model\.norm='batch'",
+        ),
+        ({"model": {"norm": "batch", "remat": True}}, r"config\.model\.remat=True would lose .*norm='batch'"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_two_that_contradict_each_other_are_both_named(settings: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        parse_experiment(settings)
+
+
+@pytest.mark.parametrize(
     ("section", "field", "message"),
     [
         ("model", "name", "unknown model 'convnext_tinny': did you mean 'convnext_tiny'\\?"),
@@ -135,4 +167,25 @@ def test_names_of_other_tables_are_checked_before_anything_loads(section: str, f
 def test_every_config_file_is_sound_and_labelled(path: Path):
     module = runpy.run_path(str(path))
     check_names(parse_experiment(module["get_config"]()))
-    assert f"python train.py --config configs/{path.name}" in module["__doc__"]
+    assert f"python train.py --config configs/{path.relative_to(CONFIG_FOLDER)}" in module["__doc__"]
+
+
+def paper_arguments() -> list[tuple[str, str]]:
+    """Every config of a paper with every argument that it takes."""
+    papers = CONFIG_FOLDER / "papers"
+    multiscale = runpy.run_path(str(papers / "multiscale.py"))
+    both = itertools.product(multiscale["RECIPES"], multiscale["MODELS"])
+    arguments = [("multiscale", f"{recipe}/{model}") for recipe, model in both]
+    arguments += [("openmixup", name) for name in ("deit", "vanilla")]
+    return arguments + [("course_report", name) for name in ("convnext", "improved")]
+
+
+@pytest.mark.parametrize("file", sorted({file for file, _ in paper_arguments()}))
+def test_the_papers_configs_are_sound_with_each_argument_and_refuse_others(file: str):
+    get_config = runpy.run_path(str(CONFIG_FOLDER / "papers" / f"{file}.py"))["get_config"]
+    experiments = [parse_experiment(get_config(argument)) for name, argument in paper_arguments() if name == file]
+    for experiment in experiments:
+        check_names(experiment)
+    assert len(set(map(str, experiments))) == len(experiments)
+    with pytest.raises(UserError, match="--config ...:nonsense is"):
+        get_config("nonsense")

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+# A network that compiles in seconds.
 OVERRIDES = (
+    "--config.model.depths=(1,1,1,1)",
+    "--config.model.dims=(16,16,32,32)",
+    "--config.model.kernel_size=3",
     "--config.run.epochs=2",
     "--config.optim.warmup_epochs=1",
     "--config.run.steps_per_dispatch=2",

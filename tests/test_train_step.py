@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
+from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.data.resident import ResidentSplit, put_split
 from convnext_jax.distributed import make_mesh, replicated
 from convnext_jax.models import split_model
@@ -24,8 +25,8 @@ DATASET = tiny_dataset()
 STEPS_PER_EPOCH = 5
 
 
-def build(mesh: Mesh, **model: Any) -> tuple[Program, TrainState, ResidentSplit]:
-    experiment = tiny_experiment()
+def build(mesh: Mesh, experiment: Experiment | None = None, **model: Any) -> tuple[Program, TrainState, ResidentSplit]:
+    experiment = experiment or tiny_experiment()
     schedule = warmup_cosine(experiment.optim, experiment.run.epochs, STEPS_PER_EPOCH)
     optimizer = make_optimizer(experiment.optim, schedule)
     definition, params, statistics = split_model(tiny_model(**model))
@@ -34,13 +35,14 @@ def build(mesh: Mesh, **model: Any) -> tuple[Program, TrainState, ResidentSplit]
         optimizer=optimizer,
         schedule=schedule,
         augment=experiment.augment,
-        label_smoothing=0.1,
+        optim=experiment.optim,
         batch_size=8,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         mesh=mesh,
     )
-    state = jax.device_put(init_state(params, optimizer, statistics), replicated(mesh))
+    state = init_state(params, optimizer, statistics, keep_ema=experiment.optim.ema_decay > 0)
+    state = jax.device_put(state, replicated(mesh))
     return program, state, put_split(DATASET.train, replicated(mesh))
 
 
@@ -137,7 +139,7 @@ def test_bfloat16_is_near_float32_and_the_step_is_traced_once(
     traces = []
     original = step_module.augment
 
-    def counting(*arguments: Any) -> jax.Array:
+    def counting(*arguments: Any) -> Any:
         traces.append(1)
         return original(*arguments)
 
@@ -159,3 +161,35 @@ def test_steps_that_do_not_divide_an_epoch_are_refused(one_device: Mesh):
     program, state, data = build(one_device)
     with pytest.raises(ValueError, match="3 steps a call do not divide the 5 steps of an epoch"):
         train_steps(program, state, data, put_seed(0, one_device), 3)
+
+
+def test_the_whole_recipe_is_one_trace_and_keeps_its_average(one_device: Mesh, monkeypatch: pytest.MonkeyPatch):
+    traces = []
+    original = step_module.augment
+
+    def counting(*arguments: Any) -> Any:
+        traces.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(step_module, "augment", counting)
+    experiment = tiny_experiment()
+    augment = AugmentConfig(
+        crop_padding=2,
+        flip="alternating",
+        policy="randaugment",
+        erasing_probability=0.25,
+        mixup_alpha=0.8,
+        cutmix_alpha=1.0,
+    )
+    optim = dataclasses.replace(experiment.optim, accumulation=2, sam_rho=0.05, ema_decay=0.5)
+    program, state, data = build(one_device, dataclasses.replace(experiment, augment=augment, optim=optim))
+    program = dataclasses.replace(program, image_size=24)
+    call = jax.jit(lambda state, data, seed: train_steps(program, state, data, seed, 1))
+    for _ in range(3):
+        before = jax.tree.map(np.asarray, state.ema)
+        state, metrics = call(state, data, put_seed(0, one_device))
+        assert np.isfinite(metrics.loss).all()
+    # The decay of the third step, (1 + 2) / (10 + 2), is still below 0.5.
+    expected = jax.tree.map(lambda mean, new: 3 / 12 * mean + 9 / 12 * np.asarray(new), before, state.params)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), state.ema, expected)
+    assert len(traces) == 1 and call._cache_size() == 1

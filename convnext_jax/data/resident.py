@@ -13,6 +13,24 @@ from convnext_jax.random import Stream, stream_key
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Batch:
+    """The examples of a step.
+
+    Attributes:
+      images: uint8 [B, H, W, 3].
+      labels: int32 [B], in [0, classes).
+      indices: which examples of the split they are, int32 [B].
+      epoch: that the step lies in, int32 scalar, from 0.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    indices: jax.Array
+    epoch: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class ResidentSplit:
     """A split on the devices, whole on each.
 
@@ -79,3 +97,10 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
     scale = (1.0 / (255.0 * np.asarray(std, np.float64))).astype(np.float32)
     offset = (np.asarray(mean, np.float64) / np.asarray(std, np.float64)).astype(np.float32)
     return images.astype(jnp.float32) * scale - offset
+
+
+def scale(images: jax.Array, size: int | None) -> jax.Array:
+    """Scales images, float32 [B, H, W, C], to a side of ``size`` pixels, bilinearly; leaves them alone if None."""
+    if size is None or images.shape[1:3] == (size, size):
+        return images
+    return jax.image.resize(images, (images.shape[0], size, size, images.shape[-1]), "linear")

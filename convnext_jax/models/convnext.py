@@ -21,6 +21,7 @@ from convnext_jax.models.layers import (
     WindowConv,
     activation,
     add_branch,
+    dropout,
     initial_layer_scale,
     make_norm,
 )
@@ -113,16 +114,18 @@ def make_block(
 class Stage(nnx.Module):
     """Blocks of one width, behind a `Downsample` where the map shrinks."""
 
-    def __init__(self, downsample: Downsample | None, blocks: list[nnx.Module]) -> None:
+    def __init__(self, downsample: Downsample | None, blocks: list[nnx.Module], remat: bool) -> None:
         self.downsample = downsample
         self.blocks = nnx.List(blocks)
+        self.remat = remat
 
     def __call__(self, x: jax.Array, keys: list[jax.Array | None]) -> jax.Array:
         """[B,H,W,C] -> [B,H//2,W//2,C'], H and W where nothing is downsampled; one key a block."""
         if self.downsample is not None:
             x = self.downsample(x, training=keys[0] is not None)
         for block, key in zip(self.blocks, keys, strict=True):
-            x = block(x, key=key)
+            call = functools.partial(block, key=key)
+            x = jax.checkpoint(call)(x) if self.remat else call(x)
         return x
 
 
@@ -135,6 +138,8 @@ class ConvNeXt(nnx.Module):
       num_classes: number of logits.
       in_channels: channels of the images.
       drop_path: rate of stochastic depth in the last block.
+      dropout: rate of the dropout before the head.
+      remat: whether a block's insides are computed again in the backward pass instead of being kept.
       dtype: of the computation.
     """
 
@@ -147,8 +152,11 @@ class ConvNeXt(nnx.Module):
         in_channels: int,
         drop_path: float,
         dtype: jax.typing.DTypeLike,
+        dropout: float = 0.0,
+        remat: bool = False,
     ) -> None:
         self.architecture = architecture
+        self.dropout = dropout
         self.dtype = jnp.dtype(dtype)
         depths, dims, shrinks = architecture.depths, architecture.dims, not architecture.isotropic
         for_stem, for_head, for_lstm, *for_stages = init.spawn(3 + len(depths))
@@ -164,7 +172,7 @@ class ConvNeXt(nnx.Module):
                 make_block(init, dim, architecture, stage=index + 1, index=number, drop_rate=next(rates))
                 for number, init in enumerate(for_blocks)
             ]
-            stages.append(Stage(downsample, blocks))
+            stages.append(Stage(downsample, blocks, remat))
         self.stages = nnx.List(stages)
         self.lstm = BiLSTM2D(for_lstm, dims[-1]) if architecture.bilstm2d else None
         self.norm = make_norm(architecture.norm, dims[-1])
@@ -202,17 +210,18 @@ class ConvNeXt(nnx.Module):
             keys = [block_key(key, first + block) for block in range(len(stage.blocks))]
             parts[f"stage {index + 1}"] = functools.partial(stage, keys=keys)
             first += len(stage.blocks)
-        parts["head"] = functools.partial(self._classify, training=training)
+        parts["head"] = functools.partial(self._classify, key=key)
         return parts
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """Logits [B,classes], float32, of images [B,H,W,C]; a key means training."""
-        return self._classify(self.features(images, key=key)[-1], training=key is not None)
+        return self._classify(self.features(images, key=key)[-1], key=key)
 
-    def _classify(self, x: jax.Array, *, training: bool) -> jax.Array:
+    def _classify(self, x: jax.Array, *, key: jax.Array | None) -> jax.Array:
         if self.lstm is not None:
             x = self.lstm(x)
-        return self.head(self.norm(x.astype(jnp.float32).mean((1, 2)), training=training))
+        x = self.norm(x.astype(jnp.float32).mean((1, 2)), training=key is not None)  # [B,C]
+        return self.head(dropout(x, self.dropout, block_key(key, sum(self.architecture.depths))))
 
 
 def linear_rates(last: float, count: int) -> list[float]:
@@ -221,5 +230,5 @@ def linear_rates(last: float, count: int) -> list[float]:
 
 
 def block_key(key: jax.Array | None, index: int) -> jax.Array | None:
-    """Key of a block's own drop-path mask: one key for all blocks would nest the masks."""
+    """Key of a block's own mask, the head's after the last: one key for all blocks would nest the masks."""
     return None if key is None else jax.random.fold_in(key, index)

@@ -33,6 +33,8 @@ def create_model(
     num_classes: int,
     stem: str | None = None,
     drop_path: float = 0.0,
+    dropout: float = 0.0,
+    remat: bool = False,
     dtype: jax.typing.DTypeLike = jnp.float32,
     in_channels: int = 3,
     initialization: str = "normal",
@@ -48,6 +50,9 @@ def create_model(
       num_classes: number of logits, at least 1.
       stem: one of `convnext_jax.models.architectures.STEMS`; the architecture's own where not given.
       drop_path: rate of stochastic depth in the last block, in [0, 1), growing linearly from 0 in the first.
+      dropout: rate of the dropout before the head, in [0, 1).
+      remat: whether a block's insides are computed again in the backward pass instead of being kept: less memory,
+        about a third more arithmetic. Not with BatchNorm.
       dtype: of the computation; normalisation statistics and logits stay float32.
       in_channels: channels of the images.
       initialization: of the kernels, one of `INITIALIZATIONS`; see `convnext_jax.models.layers.Initializer`.
@@ -64,6 +69,13 @@ def create_model(
     check("num_classes", num_classes, num_classes >= 1, "1 or more")
     check("in_channels", in_channels, in_channels >= 1, "1 or more")
     check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")
+    check("dropout", dropout, 0.0 <= dropout < 1.0, "in [0, 1)")
+    check(
+        "remat",
+        remat,
+        not (remat and architecture.norm == "batch"),
+        "off with BatchNorm, whose statistics it would lose",
+    )
     check("initialization", initialization, initialization in INITIALIZATIONS, f"one of {', '.join(INITIALIZATIONS)}")
     check("seed", seed, seed >= 0, "0 or more")
     model = ConvNeXt(
@@ -72,6 +84,8 @@ def create_model(
         num_classes=num_classes,
         in_channels=in_channels,
         drop_path=drop_path,
+        dropout=dropout,
+        remat=remat,
         dtype=dtype,
     )
     if init_from is None:

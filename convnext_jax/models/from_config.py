@@ -20,6 +20,8 @@ def model_from_config(config: ModelConfig, *, num_classes: int, dtype: str, seed
         configured_architecture(config),
         num_classes=num_classes,
         drop_path=config.drop_path,
+        dropout=config.dropout,
+        remat=config.remat,
         dtype=dtype,
         initialization=config.initialization,
         seed=seed,

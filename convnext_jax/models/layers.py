@@ -212,7 +212,16 @@ def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
       rate: probability of a drop, in [0, 1); what is kept is divided by 1 - rate, which preserves the mean.
       key: PRNG key of this branch alone; None keeps everything.
     """
+    return _drop(x, rate, key, (x.shape[0],) + (1,) * (x.ndim - 1))
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Drops single values (Srivastava et al. 2014); arguments as of :func:`drop_path`."""
+    return _drop(x, rate, key, x.shape)
+
+
+def _drop(x: jax.Array, rate: float, key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
     if key is None or rate == 0.0:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    keep = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))

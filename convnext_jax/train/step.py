@@ -9,14 +9,12 @@ import optax
 from jax.sharding import Mesh
 
 from convnext_jax.augment.policy import augment
-from convnext_jax.config import AugmentConfig
-from convnext_jax.data.resident import ResidentSplit, batch_indices, epoch_order, normalize
+from convnext_jax.config import AugmentConfig, OptimConfig
+from convnext_jax.data.resident import Batch, ResidentSplit, batch_indices, epoch_order, scale
 from convnext_jax.distributed import batch_sharded, replicated
-from convnext_jax.models import merge_model, running_statistics
 from convnext_jax.random import Stream, stream_key
-from convnext_jax.train.losses import cross_entropy
-from convnext_jax.train.metrics import label_rank
-from convnext_jax.train.state import TrainState
+from convnext_jax.train.gradients import Outcome, accumulated_gradient, sharpness_aware
+from convnext_jax.train.state import TrainState, update_ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,22 +26,24 @@ class Program:
       optimizer: turns gradients into updates.
       schedule: the learning rate at a step, for the record.
       augment: the augmentation of the training images.
-      label_smoothing: share of the target spread over all classes.
+      optim: label smoothing, accumulation, sharpness-aware minimisation and the moving average.
       batch_size: images a step, B, over all devices.
       mean: channel means of the training split, on the scale [0, 1].
       std: channel deviations of the training split.
       mesh: the devices, over which the leading axis of a batch is split.
+      image_size: side in pixels that the augmented images are scaled to; their own where None.
     """
 
     definition: Any
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     augment: AugmentConfig
-    label_smoothing: float
+    optim: OptimConfig
     batch_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mesh: Mesh
+    image_size: int | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +53,7 @@ class StepMetrics:
 
     Attributes:
       loss: mean of the smoothed loss over the augmented batch.
-      top1: share of the augmented batch that was classified rightly, in [0, 1].
+      top1: share of the augmented batch that was classified rightly, in [0, 1], by the larger share of mixed images.
       grad_norm: global norm of the gradient before any clipping.
       lr: learning rate of the step.
     """
@@ -64,41 +64,45 @@ class StepMetrics:
     lr: jax.Array
 
 
-def train_step(
-    program: Program, state: TrainState, images: jax.Array, labels: jax.Array, seed: jax.Array
-) -> tuple[TrainState, StepMetrics]:
+def train_step(program: Program, state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
     """Augments a batch, takes its gradient and updates the parameters.
 
     Args:
       program: the compile-time part.
       state: the state before the step.
-      images: uint8 [B, H, W, 3].
-      labels: int32 [B].
+      batch: the examples.
       seed: uint32 scalar; with ``state.step`` it determines everything random in the step.
 
     Returns:
       The state after the step and its metrics.
     """
-    images = augment(program.augment, stream_key(seed, Stream.AUGMENT, state.step), images)
-    inputs = normalize(images, program.mean, program.std)  # [B, H, W, 3] float32
+    inputs, targets = augment(program.augment, seed, state.step, batch, program.mean, program.std)
+    inputs = scale(inputs, program.image_size)
     model_key = stream_key(seed, Stream.MODEL, state.step)
 
-    def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        model = merge_model(program.definition, params, state.statistics)
-        logits = model(inputs, key=model_key)  # [B, K] float32
-        loss = cross_entropy(logits, labels, program.label_smoothing).mean()
-        return loss, (logits, running_statistics(model))
+    def compute(params: Any) -> tuple[Any, Outcome]:
+        return accumulated_gradient(
+            program.definition,
+            program.optim.label_smoothing,
+            program.optim.accumulation,
+            params,
+            state.statistics,
+            inputs,
+            targets,
+            model_key,
+        )
 
-    (loss, (logits, statistics)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    grads, outcome = sharpness_aware(compute, program.optim.sam_rho, state.params)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = update_ema(state.ema, params, program.optim.ema_decay, state.step)
     metrics = StepMetrics(
-        loss=loss,
-        top1=(label_rank(logits, labels) == 0).mean(dtype=jnp.float32),
+        loss=outcome.loss,
+        top1=outcome.top1,
         grad_norm=optax.tree.norm(grads),
         lr=jnp.asarray(program.schedule(state.step), jnp.float32),
     )
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, opt_state, statistics), metrics
+    return TrainState(state.step + 1, params, opt_state, outcome.statistics, ema), metrics
 
 
 def train_steps(
@@ -119,12 +123,13 @@ def train_steps(
     steps_per_epoch = data.num_examples // program.batch_size
     if steps_per_epoch % num_steps:
         raise ValueError(f"{num_steps} steps a call do not divide the {steps_per_epoch} steps of an epoch")
-    order = epoch_order(seed, state.step // steps_per_epoch, data.num_examples)
+    epoch = state.step // steps_per_epoch
+    order = epoch_order(seed, epoch, data.num_examples)
 
     def body(state: TrainState, _: None) -> tuple[TrainState, StepMetrics]:
         indices = batch_indices(order, state.step, program.batch_size)
-        images, labels = data.take(jax.lax.with_sharding_constraint(indices, batch_sharded(program.mesh)))
-        return train_step(program, state, images, labels, seed)
+        indices = jax.lax.with_sharding_constraint(indices, batch_sharded(program.mesh))
+        return train_step(program, state, Batch(*data.take(indices), indices, epoch), seed)
 
     return jax.lax.scan(body, state, length=num_steps)
 

@@ -1,0 +1,45 @@
+"""Random erasing: a rectangle of each image is covered."""
+
+import jax
+import jax.numpy as jnp
+
+from convnext_jax.augment.geometry import random_box
+
+
+def random_erasing(
+    key: jax.Array,
+    images: jax.Array,
+    probability: float,
+    mode: str = "constant",
+    area: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 1 / 0.3),
+) -> jax.Array:
+    """Covers a random rectangle of each image.
+
+    Args:
+      key: a PRNG key.
+      images: float32 [B, H, W, C], normalised, so that 0 is the mean colour.
+      probability: that an image is touched, independently.
+      mode: ``constant`` covers with 0, ``pixel`` with noise from N(0, 1) in every pixel and channel.
+      area: the least and the most share of the image, uniform.
+      ratio: the least and the most width over height, uniform on the logarithmic scale.
+
+    Returns:
+      float32 [B, H, W, C].
+
+    Reference:
+      Zhong et al., `Random Erasing Data Augmentation <https://arxiv.org/abs/1708.04896>`_, 2020.
+    """
+    batch, height, width, _ = images.shape
+    box_key, acts_key, noise_key = jax.random.split(key, 3)
+    covered = inside(random_box(box_key, batch, height, width, area, ratio), height, width)
+    covered &= jax.random.bernoulli(acts_key, probability, (batch, 1, 1))
+    cover = jax.random.normal(noise_key, images.shape) if mode == "pixel" else jnp.float32(0)
+    return jnp.where(covered[..., None], cover, images)
+
+
+def inside(box: jax.Array, height: int, width: int) -> jax.Array:
+    """Which pixels lie in boxes, int32 [B, 4] of left, upper, right and lower bounds: bool [B, H, W]."""
+    left, upper, right, lower = (box[:, index, None, None] for index in range(4))
+    x, y = jnp.arange(width), jnp.arange(height)[:, None]
+    return (left <= x) & (x < right) & (upper <= y) & (y < lower)

@@ -1,0 +1,111 @@
+"""RandAugment and TrivialAugment: which operations come, how strong, and how often."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from photographs import photographs
+
+from convnext_jax.augment.operations import Operation, apply_operation
+from convnext_jax.augment.randaugment import RANDAUGMENT, TRIVIALAUGMENT, randaugment, trivial_augment
+
+FILL = jnp.asarray([125, 123, 114], jnp.uint8)
+IMAGE = photographs(32, 40)[2]
+apply = jax.jit(apply_operation)
+
+
+@functools.partial(jax.jit, static_argnames=("layers", "magnitude", "magnitude_std", "probability"))
+def rand(images: jax.Array, fill: jax.Array = FILL, **settings: float) -> jax.Array:
+    return randaugment(jax.random.key(0), images, fill, **settings)
+
+
+# timm's `rand-m7-inc1` at 32x40 pixels, computed by hand: what each operation is given at magnitude 7.
+MAGNITUDE_7 = {
+    Operation.AUTO_CONTRAST: (0.0,),
+    Operation.EQUALIZE: (0.0,),
+    Operation.INVERT: (0.0,),
+    Operation.ROTATE: (21.0, -21.0),
+    Operation.POSTERIZE: (2.0,),
+    Operation.SOLARIZE: (77.0,),
+    Operation.SOLARIZE_ADD: (77.0,),
+    Operation.COLOR: (1.63, 0.37),
+    Operation.CONTRAST: (1.63, 0.37),
+    Operation.BRIGHTNESS: (1.63, 0.37),
+    Operation.SHARPNESS: (1.63, 0.37),
+    Operation.SHEAR_X: (0.21, -0.21),
+    Operation.SHEAR_Y: (0.21, -0.21),
+    Operation.TRANSLATE_X: (12.6, -12.6),
+    Operation.TRANSLATE_Y: (10.08, -10.08),
+}
+
+
+def nearest_result(images: np.ndarray, results: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each image which of the results it is, and the largest difference from it."""
+    difference = np.abs(images[:, None].astype(np.int16) - results[None]).reshape(len(images), len(results), -1)
+    which = difference.mean(-1).argmin(1)
+    return which, difference.max(-1)[np.arange(len(images)), which]
+
+
+def test_randaugment_draws_every_operation_at_its_magnitude():
+    batch = 2400
+    images = jnp.asarray(np.tile(IMAGE, (batch, 1, 1, 1)))
+    found = np.asarray(rand(images, layers=1, magnitude=7.0, probability=0.8))
+    kinds = [(operation, value) for operation, values in MAGNITUDE_7.items() for value in values]
+    kinds = [(Operation.IDENTITY, 0.0), *kinds]
+    operations, values = (jnp.asarray(column) for column in zip(*kinds, strict=True))
+    results = apply(images[: len(kinds)], operations.astype(jnp.int32), values.astype(jnp.float32), FILL)
+    which, difference = nearest_result(found, np.asarray(results))
+    assert difference.max() <= 1
+    counts = np.bincount(which, minlength=len(kinds))
+    expected = np.array([0.2] + [0.8 / 15 / len(MAGNITUDE_7[operation]) for operation, _ in kinds[1:]])
+    deviation = np.sqrt(batch * expected * (1 - expected))
+    assert (np.abs(counts - batch * expected) < 5 * deviation).all()
+
+
+def test_the_magnitude_varies_by_its_deviation_and_stays_in_range():
+    # Brightness of a grey image tells the magnitude: half of what comes above 1 is magnitude 10 at most.
+    images = jnp.full((3000, 4, 4, 3), 100, jnp.uint8)
+    fill = jnp.full((3,), 100, jnp.uint8)
+
+    def brightest(std: float) -> np.ndarray:
+        found = rand(images, fill, layers=1, magnitude=9.0, magnitude_std=std, probability=1.0)
+        values = np.asarray(found[:, 2, 2, 0], np.int32)
+        # Brighter than solarize-add (at most +110 = 210 is above; posterize and solarize go down): 100 * (1..1.9).
+        return values[(values > 100) & (values <= 190)]
+
+    assert set(brightest(0.0)) <= {181, 155, 199} and len(set(brightest(0.0))) <= 2
+    assert len(set(brightest(0.5))) > 4
+    assert brightest(5.0).max() <= 190
+
+
+def test_layers_follow_one_another_and_draw_anew():
+    images = jnp.asarray(np.tile(IMAGE, (64, 1, 1, 1)))
+    one, two, again = (np.asarray(rand(images, layers=layers, magnitude=5.0, probability=1.0)) for layers in (1, 2, 2))
+    np.testing.assert_array_equal(two, again)
+    assert (one != two).any((1, 2, 3)).mean() > 0.8
+    assert len({image.tobytes() for image in two}) > len({image.tobytes() for image in one})
+
+
+def test_trivial_augment_draws_every_operation_and_strength():
+    images = jnp.asarray(np.tile(IMAGE, (1500, 1, 1, 1)))
+    found = np.asarray(jax.jit(lambda images: trivial_augment(jax.random.key(0), images, FILL))(images))
+    strengths = np.arange(31) / 30
+    kinds = [(Operation.IDENTITY, 0.0)]
+    for each in TRIVIALAUGMENT:
+        for strength in strengths:
+            change = (each.end - each.start) * strength
+            kinds += [(each.operation, each.start + change)] + [(each.operation, each.start - change)] * each.mirrored
+    operations, values = (jnp.asarray(column) for column in zip(*kinds, strict=True))
+    every = jnp.asarray(np.tile(IMAGE, (len(kinds), 1, 1, 1)))
+    results = np.asarray(apply(every, operations.astype(jnp.int32), values.astype(jnp.float32), FILL))
+    known = {result.tobytes() for result in results}
+    # The last digit of a strength may differ, and with it a pixel; nearly all are the very same.
+    assert np.mean([image.tobytes() in known for image in found]) > 0.9
+    assert 1 / 14 - 0.04 < (found == IMAGE).all((1, 2, 3)).mean() < 0.25
+
+
+@pytest.mark.parametrize("ranges", [RANDAUGMENT, TRIVIALAUGMENT], ids=["randaugment", "trivialaugment"])
+def test_no_operation_is_listed_twice(ranges: tuple):
+    assert len({each.operation for each in ranges}) == len(ranges)

@@ -1,0 +1,81 @@
+"""Gradients in parts and uphill against those they must equal."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import NUM_CLASSES, tiny_model
+
+from convnext_jax.augment.mixing import Targets
+from convnext_jax.models import create_model, split_model
+from convnext_jax.models.architectures import Architecture
+from convnext_jax.train.gradients import Outcome, accumulated_gradient, sharpness_aware
+
+RANDOM = np.random.default_rng(0)
+INPUTS = jnp.asarray(RANDOM.standard_normal((12, 16, 16, 3)), jnp.float32)
+TARGETS = Targets(
+    jnp.asarray(RANDOM.integers(0, NUM_CLASSES, 12), jnp.int32),
+    jnp.asarray(RANDOM.integers(0, NUM_CLASSES, 12), jnp.int32),
+    jnp.asarray(RANDOM.random(12), jnp.float32),
+)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulation_equals_the_large_batch(parts: int):
+    definition, params, statistics = split_model(tiny_model(drop_path=0.0))
+
+    def compute(parts: int, inputs: jax.Array = INPUTS, targets: Targets = TARGETS) -> tuple[dict, Outcome]:
+        return jax.jit(accumulated_gradient, static_argnums=(0, 1, 2))(
+            definition, 0.1, parts, params, statistics, inputs, targets, jax.random.key(0)
+        )
+
+    whole, cut = compute(1), compute(parts)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(whole[0]))
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6 * max(largest, 1))
+    # The parts are not the same images over again.
+    first = jax.tree.map(lambda x: x[::parts], (INPUTS, TARGETS))
+    part = compute(1, *first)
+    assert abs(float(part[1].loss) - float(whole[1].loss)) > 1e-4
+
+
+def test_sharpness_aware_gradient_of_a_parabola():
+    # Of x' A x / 2 the gradient is A x, and uphill by rho it is A (x + rho A x / |A x|).
+    matrix = np.array([[3.0, 1.0], [1.0, 2.0]])
+    point = np.array([0.5, -2.0])
+
+    def compute(params: dict) -> tuple[dict, Outcome]:
+        x = params["x"]
+        loss = x @ jnp.asarray(matrix, jnp.float32) @ x / 2
+        return {"x": jnp.asarray(matrix, jnp.float32) @ x}, Outcome(loss, jnp.float32(0), {})
+
+    params = {"x": jnp.asarray(point, jnp.float32)}
+    slope = matrix @ point
+    for rho in (0.0, 0.3):
+        grads, outcome = sharpness_aware(compute, rho, params)
+        expected = matrix @ (point + rho * slope / np.linalg.norm(slope))
+        np.testing.assert_allclose(grads["x"], expected, rtol=1e-5)
+        np.testing.assert_allclose(outcome.loss, point @ matrix @ point / 2, rtol=1e-6)
+
+
+def test_rematerialisation_changes_no_gradient_and_keeps_less():
+    def compile_gradient(remat: bool) -> tuple[dict, float]:
+        model = create_model(
+            Architecture((1, 1, 1, 1), (16, 8, 8, 8), stem="patch2", layer_scale=0.1, kernel_size=1),
+            num_classes=NUM_CLASSES,
+            drop_path=0.3,
+            dropout=0.2,
+            remat=remat,
+        )
+        definition, params, statistics = split_model(model)
+        compiled = (
+            jax.jit(accumulated_gradient, static_argnums=(0, 1, 2))
+            .lower(definition, 0.1, 1, params, statistics, INPUTS, TARGETS, jax.random.key(0))
+            .compile()
+        )
+        grads, _ = compiled(params, statistics, INPUTS, TARGETS, jax.random.key(0))
+        return grads, compiled.memory_analysis().temp_size_in_bytes
+
+    (kept, memory), (again, less) = compile_gradient(False), compile_gradient(True)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), kept, again)
+    assert less < memory
