@@ -1,6 +1,7 @@
 """The typed experiment: what is accepted, what is refused, and in which words."""
 
 import dataclasses
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ def test_the_defaults_are_those_of_the_dataclasses():
 
 
 def test_every_field_reaches_the_experiment():
-    changed = {"int": 7, "float": 0.5, "bool": False, "str": "float32", "tuple[int,": (1, 2)}
+    changed = {"int": 7, "float": 0.5, "bool": False, "str": "float32", "tuple": (1, 2)}
     config = default_config()
     for section, cls in SECTIONS.items():
         for field in dataclasses.fields(cls):
-            if (section, field.name) not in (("optim", "name"), ("data", "name"), ("model", "initialization")):
-                kind = str(getattr(field.type, "__name__", field.type)).split(" ")[0]
+            if f"{section}.{field.name}" not in ("optim.name", "optim.schedule", "data.name", "model.initialization"):
+                kind = re.split(r"\W", str(getattr(field.type, "__name__", field.type)))[0]
                 config[section][field.name] = changed[kind]
-    config.data.name, config.optim.min_learning_rate = "image_folder", 0.25
+    config.data.name, config.optim.min_learning_rate, config.optim.schedule = "image_folder", 0.25, "step"
     experiment = parse_experiment(config)
     for section, fields in experiment.to_dict().items():
         for name, value in fields.items():
