@@ -45,6 +45,7 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     from convnext_jax import workdir as workdirs
     from convnext_jax.distributed import make_mesh, use_all_cores
 
+    loop.check_optimizer(experiment)
     begun = workdirs.has_begun(workdir)
     workdirs.claim(workdir, experiment)
     dataset = data.load(experiment.data)

@@ -18,7 +18,8 @@ from convnext_jax.errors import UserError, nearest
 
 DTYPES = ("auto", "float32", "bfloat16")
 INITIALIZATIONS = ("normal", "fan_in")
-OPTIMIZERS = ("adamw",)
+OPTIMIZERS = ("adamw", "sgd", "lion", "lamb", "muon")
+SCHEDULES = ("cosine", "step", "one_cycle", "warmup_stable_decay")
 # (section, field): the names that it may have.
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("model", "dtype"): DTYPES,
@@ -28,6 +29,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("augment", "policy"): ("none", "randaugment", "trivialaugment"),
     ("augment", "erasing_mode"): ("constant", "pixel"),
     ("optim", "name"): OPTIMIZERS,
+    ("optim", "schedule"): SCHEDULES,
 }
 
 
@@ -154,17 +156,29 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """The objective and the optimiser.
+    """The objective, the optimiser and its learning rate.
 
     Attributes:
-      name: ``adamw``.
-      learning_rate: its peak, reached at the end of the warm-up and followed by a cosine.
-      min_learning_rate: where the cosine ends.
-      warmup_epochs: epochs, fractions allowed, of linear warm-up from 0.
-      weight_decay: decoupled decay of the kernels; norms, biases and layer scale have none.
-      b1: decay of Adam's first moment, in [0, 1).
-      b2: decay of Adam's second moment, in [0, 1).
-      eps: Adam's denominator offset.
+      name: ``adamw``, ``sgd``, ``lion``, ``lamb``, or ``muon``, which takes the hidden matrices and leaves the rest to
+        AdamW; see ``convnext_jax.optim.optimizer``.
+      schedule: ``cosine``; ``step``, which falls at the ``decay_epochs``; ``one_cycle``, up and down; or
+        ``warmup_stable_decay``, constant and then linear; see ``convnext_jax.optim.schedules``.
+      learning_rate: its peak, reached at the end of the warm-up. One that suits ``adamw`` suits ``muon`` too; ``lion``
+        takes a third to a tenth of it (Chen et al. 2023), ``sgd`` some 100 times as much.
+      min_learning_rate: where the schedule ends; of no use to ``step``.
+      warmup_epochs: epochs, fractions allowed, of linear warm-up from 0; of ``one_cycle`` the way to the peak.
+      decay_epochs: of ``step``: epochs, ascending, behind which the learning rate is multiplied by the factor.
+      decay_factor: of ``step``, in (0, 1).
+      decay_fraction: of ``warmup_stable_decay``: share of the run, in (0, 1], in which the learning rate falls.
+      weight_decay: of the kernels; norms, biases, layer scale and GRN have none. Decoupled, but for ``sgd``, where it
+        is the gradient of an L2 penalty, as in the papers that train with SGD; 1e-4 is theirs.
+      b1: decay of the first moment of ``adamw``, ``lamb`` and ``muon``'s AdamW, in [0, 1); of ``lion`` the share of
+        the momentum in an update.
+      b2: decay of the second moment of the same, in [0, 1); of ``lion`` the decay of the momentum, where its authors
+        take 0.99.
+      eps: denominator offset of the same but ``lion``.
+      momentum: of ``sgd`` and ``muon``, in [0, 1); Muon's author takes 0.95.
+      nesterov: whether the momentum of ``sgd`` and ``muon`` looks a step ahead.
       clip_norm: largest global norm of the gradient; no clipping where not given.
       layer_decay: factor of the learning rate from each block to the one before it, in (0, 1]; below 1 the first
         layers of imported weights change least.
@@ -178,13 +192,19 @@ class OptimConfig:
     """
 
     name: str = "adamw"
+    schedule: str = "cosine"
     learning_rate: float = 1e-3
     min_learning_rate: float = 1e-6
     warmup_epochs: float = 5.0
+    decay_epochs: tuple[int, ...] = ()
+    decay_factor: float = 0.1
+    decay_fraction: float = 0.2
     weight_decay: float = 0.05
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    momentum: float = 0.9
+    nesterov: bool = True
     clip_norm: float | None = None
     layer_decay: float = 1.0
     label_smoothing: float = 0.1
@@ -347,8 +367,11 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("optim", "min_learning_rate"): (0, math.inf, False),
     ("optim", "warmup_epochs"): (0, math.inf, False),
     ("optim", "weight_decay"): (0, math.inf, False),
+    ("optim", "decay_factor"): (0, 1, False),
+    ("optim", "decay_fraction"): (0, 1, True),
     ("optim", "b1"): (0, 1, False),
     ("optim", "b2"): (0, 1, False),
+    ("optim", "momentum"): (0, 1, False),
     ("optim", "layer_decay"): (0, 1, True),
     ("optim", "label_smoothing"): (0, 1, False),
     ("optim", "accumulation"): (1, 2**20, True),
@@ -366,6 +389,8 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
 _POSITIVE = (
     ("augment", "resized_crop_area"),
     ("optim", "learning_rate"),
+    ("optim", "decay_factor"),
+    ("optim", "decay_fraction"),
     ("optim", "eps"),
     ("optim", "clip_norm"),
     ("optim", "layer_decay"),
@@ -428,4 +453,36 @@ def _check_combinations(experiment: Experiment) -> None:
         raise UserError(
             f"config.optim.min_learning_rate={optim.min_learning_rate:g} is above its peak"
             f" config.optim.learning_rate={optim.learning_rate:g}"
+        )
+    _check_schedule(optim, run)
+
+
+def _check_schedule(optim: OptimConfig, run: RunConfig) -> None:
+    """What a schedule needs of the fields that are its own."""
+    warmup, decays, end = optim.warmup_epochs, optim.decay_epochs, f"config.run.epochs={run.epochs}"
+    if decays and optim.schedule != "step":
+        raise UserError(
+            f"config.optim.decay_epochs={decays} is for config.optim.schedule=step, not {optim.schedule};"
+            " change the one or leave out the other"
+        )
+    if optim.schedule == "step":
+        if not decays:
+            raise UserError("config.optim.schedule=step: config.optim.decay_epochs must be given, such as (100, 150)")
+        if list(decays) != sorted(set(decays)):
+            raise UserError(f"config.optim.decay_epochs={decays}: must ascend")
+        if not warmup < decays[0] <= decays[-1] < run.epochs:
+            raise UserError(
+                f"config.optim.decay_epochs={decays}: must lie behind the warm-up of config.optim.warmup_epochs="
+                f"{warmup:g} and before the end of the run at {end}"
+            )
+    if optim.schedule == "one_cycle" and not 0 < warmup < run.epochs:
+        raise UserError(
+            f"config.optim.schedule=one_cycle peaks at config.optim.warmup_epochs={warmup:g}, which must lie between"
+            f" 0 and {end}"
+        )
+    # Shares of an epoch are no exact binary fractions.
+    if optim.schedule == "warmup_stable_decay" and warmup + optim.decay_fraction * run.epochs > run.epochs + 1e-6:
+        raise UserError(
+            f"config.optim.warmup_epochs={warmup:g} reaches into the last config.optim.decay_fraction="
+            f"{optim.decay_fraction:g} of {end}; shorten one or train longer"
         )

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -29,7 +30,7 @@ from convnext_jax.models.architectures import configured_architecture
 from convnext_jax.models.from_config import model_from_config
 from convnext_jax.models.pretrained import Pretrained, start_from
 from convnext_jax.optim.optimizer import make_optimizer
-from convnext_jax.optim.schedules import warmup_cosine
+from convnext_jax.optim.schedules import make_schedule
 from convnext_jax.signals import StopSignals
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import Program, StepMetrics, compile_train_steps
@@ -81,6 +82,12 @@ def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> 
     configured_architecture(experiment.model).check_image_size(height, width)
 
 
+def check_optimizer(experiment: Experiment) -> None:
+    """Raises what `convnext_jax.optim.groups` raises of a model's parameters, by their shapes alone."""
+    _, shapes, _ = abstract_model(lambda: model_from_config(experiment.model, num_classes=1, dtype="float32"))
+    jax.eval_shape(make_optimizer(experiment.optim, optax.constant_schedule(0.0)).init, shapes)
+
+
 def check_pretrained(experiment: Experiment, dataset: Dataset) -> None:
     """Raises UserError where the weights to start from are not there or do not fit the model."""
     if experiment.model.init_from is not None:
@@ -123,7 +130,7 @@ def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -
 def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
     """Puts an experiment's data and initial state on the devices; the experiment has been checked."""
     steps_per_epoch = len(dataset.train.labels) // experiment.run.batch_size
-    schedule = warmup_cosine(experiment.optim, experiment.run.epochs, steps_per_epoch)
+    schedule = make_schedule(experiment.optim, experiment.run.epochs, steps_per_epoch)
     optimizer = make_optimizer(experiment.optim, schedule)
     definition, params, statistics = split_model(_model(experiment, dataset))
     record = DatasetRecord.of(dataset)

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
 from convnext_jax import loop
-from convnext_jax.config import AugmentConfig, Experiment
+from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
 from convnext_jax.distributed import make_mesh
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
@@ -68,7 +69,7 @@ def test_a_run_writes_what_it_promises(whole: tuple[Path, dict[str, Any]]):
     assert test_lines[-1]["test/loss"] < test_lines[0]["test/loss"] - 0.05
     assert json.loads((workdir / "summary.json").read_text()) == summary
     assert summary["final"]["test/top1"] == test_lines[-1]["test/top1"]
-    assert summary["test_examples"] == 13 and summary["parameters"] == 10_020
+    assert summary["test_examples"] == 13 and summary["parameters"] == 8_100
     assert json.loads((workdir / "environment.json").read_text())["versions"]["jax"] == jax.__version__
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()} >= {"15", "20"}
@@ -121,7 +122,7 @@ def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(
 ):
     # The learning rate explodes in the second epoch; the first is saved.
     experiment = tiny_experiment()
-    monkeypatch.setattr(loop, "warmup_cosine", lambda *_: lambda step: jax.numpy.where(step < 5, 1e-3, 1e38))
+    monkeypatch.setattr(loop, "make_schedule", lambda *_: lambda step: jax.numpy.where(step < 5, 1e-3, 1e38))
     with pytest.raises(
         loop.Diverged,
         match=r"is (nan|inf) at step [6-9], learning rate 1e\+38; the checkpoint of step 5 is kept; lower",
@@ -157,6 +158,15 @@ def test_what_only_the_data_can_tell_is_refused_before_compilation(change: dict[
         experiment = dataclasses.replace(experiment, **{section: part})
     with pytest.raises(UserError, match=message):
         loop.check_against_data(experiment, DATASET, make_mesh())
+
+
+def test_muon_without_matrices_is_refused_by_the_shapes_alone(monkeypatch: pytest.MonkeyPatch):
+    experiment = dataclasses.replace(tiny_experiment(), optim=OptimConfig(name="muon"))
+    monkeypatch.setattr(loop, "model_from_config", lambda *arguments, **names: tiny_model())
+    loop.check_optimizer(experiment)
+    monkeypatch.setattr(loop, "model_from_config", lambda *arguments, **names: nnx.Dict(head=tiny_model().head))
+    with pytest.raises(UserError, match=r"config\.optim\.name=muon .* config\.model\.name has none"):
+        loop.check_optimizer(experiment)
 
 
 def test_images_too_small_for_the_stem_are_refused():

@@ -16,7 +16,7 @@ from convnext_jax.data.resident import ResidentSplit, put_split
 from convnext_jax.distributed import make_mesh, replicated
 from convnext_jax.models import split_model
 from convnext_jax.optim.optimizer import make_optimizer
-from convnext_jax.optim.schedules import warmup_cosine
+from convnext_jax.optim.schedules import make_schedule
 from convnext_jax.train import step as step_module
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import Program, StepMetrics, compile_train_steps, train_steps
@@ -27,7 +27,7 @@ STEPS_PER_EPOCH = 5
 
 def build(mesh: Mesh, experiment: Experiment | None = None, **model: Any) -> tuple[Program, TrainState, ResidentSplit]:
     experiment = experiment or tiny_experiment()
-    schedule = warmup_cosine(experiment.optim, experiment.run.epochs, STEPS_PER_EPOCH)
+    schedule = make_schedule(experiment.optim, experiment.run.epochs, STEPS_PER_EPOCH)
     optimizer = make_optimizer(experiment.optim, schedule)
     definition, params, statistics = split_model(tiny_model(**model))
     program = Program(

@@ -1,15 +1,55 @@
-"""Which parameters an optimiser treats in which way: rules over parameter names that must cover every parameter."""
+"""Which parameters an optimiser treats in which way: one table of rules, of which each parameter meets exactly one."""
 
+import dataclasses
 import re
 from typing import Any
 
 import jax
 
-# Parameter names end in their role. Decay pulls matrices and convolution kernels to zero; a norm, a bias, a layer
-# scale or a GRN pulled to zero would only switch its branch off.
-DECAY_RULES: tuple[tuple[str, bool], ...] = (
-    (r"(^|/|_)kernel$", True),
-    (r"(^|/)(bias|scale|layer_scale|gamma|beta)$", False),
+from convnext_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Parameters that are treated alike.
+
+    Attributes:
+      name: what they are.
+      pattern: regular expression that is found in their names, and in no others.
+      decay: whether weight decay acts on them, and LAMB's trust ratio.
+      muon: whether Muon takes them, where it is the optimiser.
+    """
+
+    name: str
+    pattern: str
+    decay: bool
+    muon: bool = False
+
+
+# Decay pulls matrices and convolution kernels to zero; a norm, a bias, a layer scale or a GRN pulled to zero would only
+# switch its branch off.
+#
+# Muon makes an update orthogonal, which is right for a matrix between two hidden layers, and for a convolution as the
+# matrix from its window to its outputs (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon: "hidden layers",
+# all convolutions but the first, not the head). A depthwise kernel is no matrix but one filter for each channel, and
+# Swin-MLP's window kernel the small matrices of its heads side by side.
+GROUPS: tuple[Group, ...] = (
+    Group("stem kernels", r"^stem/(conv|more/\d+)/kernel$", decay=True),
+    Group("depthwise kernels", r"^stages/\d+/blocks/\d+/(depthwise|convs/\d+/\d+)/kernel$", decay=True),
+    Group("window kernels", r"^stages/\d+/blocks/\d+/spatial/kernel$", decay=True),
+    Group("convolution kernels", r"^stages/\d+/(downsample/conv|blocks/\d+/dense)/kernel$", decay=True, muon=True),
+    Group(
+        "pointwise kernels",
+        r"^stages/\d+/blocks/\d+/(expand|project|point|narrow/\d+)/kernel$",
+        decay=True,
+        muon=True,
+    ),
+    Group("LSTM kernels", r"^lstm/.*(/|_)kernel$", decay=True, muon=True),
+    Group("head kernel", r"^head/kernel$", decay=True),
+    Group("norms", r"(^|/|_)norm/(scale|bias)$", decay=False),
+    Group("GRN", r"/grn/(gamma|beta)$", decay=False),
+    Group("layer scales", r"/layer_scale$", decay=False),
+    Group("biases", r"(?<!norm)/bias$", decay=False),
 )
 
 
@@ -20,48 +60,38 @@ def parameter_names(params: Any) -> Any:
     )
 
 
-def decay_mask(params: Any) -> Any:
-    """The tree of parameters with True where weight decay acts and False where it does not.
+def group_of(name: str) -> Group:
+    """The group of a parameter's name.
+
+    >>> group_of("stages/0/blocks/2/grn/gamma").name
+    'GRN'
 
     Raises:
-      ValueError: a parameter that no rule covers, or that rules disagree about; a renamed layer must not silently
-        lose its decay.
+      ValueError: no group's pattern is found in the name, or those of several; a renamed layer must not silently lose
+        its decay.
     """
-
-    def decays(name: str) -> bool:
-        matches = {decay for pattern, decay in DECAY_RULES if re.search(pattern, name)}
-        if len(matches) != 1:
-            raise ValueError(
-                f"parameter {name!r} is covered by {len(matches)} weight decay rules, not by one: {DECAY_RULES}"
-            )
-        return matches.pop()
-
-    return jax.tree.map(decays, parameter_names(params))
+    groups = [group for group in GROUPS if re.search(group.pattern, name)]
+    if len(groups) != 1:
+        found = f"{len(groups)} groups ({', '.join(group.name for group in groups)})" if groups else "no group"
+        raise ValueError(f"parameter {name!r} is covered by {found} of convnext_jax.optim.groups.GROUPS, not by one")
+    return groups[0]
 
 
-def layer_scales(params: Any, decay: float) -> Any:
-    """The tree of parameters with each one's factor of the learning rate, `decay` to the number of blocks behind it.
+def decay_mask(params: Any) -> Any:
+    """The tree of parameters with True where weight decay acts and False where it does not."""
+    return jax.tree.map(lambda name: group_of(name).decay, parameter_names(params))
 
-    The final norm and the head have factor 1, the last block `decay`, the one before it `decay` squared; a downsampling
-    goes with the block behind it, and the stem is one further than the first block. Clark et al. 2020 (arXiv
-    2003.10555).
+
+def muon_labels(params: Any) -> Any:
+    """The tree of parameters with ``muon`` for those that Muon takes and ``adamw`` for the rest.
+
+    Raises:
+      UserError: there are parameters, and none for Muon.
     """
-    names = jax.tree.leaves(parameter_names(params))
-    blocks = sorted({block for block in map(_block, names) if block is not None})
-    depth = {block: 1 + index for index, block in enumerate(blocks)}
-
-    def scale(name: str) -> float:
-        block = _block(name)
-        if block is not None:
-            layer = depth[block]
-        else:
-            layer = 0 if name.startswith("stem/") else 1 + len(blocks)
-        return decay ** (1 + len(blocks) - layer)
-
-    return jax.tree.map(scale, parameter_names(params))
-
-
-def _block(name: str) -> tuple[int, int] | None:
-    """Stage and block of a parameter's name; a downsampling counts as block 0 of its stage."""
-    found = re.match(r"stages/(\d+)/(?:blocks/(\d+)|downsample)", name)
-    return (int(found[1]), int(found[2] or 0)) if found else None
+    labels = jax.tree.map(lambda name: "muon" if group_of(name).muon else "adamw", parameter_names(params))
+    if set(jax.tree.leaves(labels)) == {"adamw"}:
+        raise UserError(
+            "config.optim.name=muon is for hidden matrices, and the model of config.model.name has none;"
+            " take config.optim.name=adamw"
+        )
+    return labels

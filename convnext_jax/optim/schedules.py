@@ -4,15 +4,28 @@ import optax
 
 from convnext_jax.config import OptimConfig
 
+# Of the peak, where one-cycle begins (Smith and Topin 2017, and PyTorch's default).
+ONE_CYCLE_START = 1 / 25
 
-def warmup_cosine(config: OptimConfig, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """Linear warm-up to the peak, then half a cosine down to the minimum.
 
-    With W warm-up steps of S in all: ``peak (s + 1) / W`` for s < W, so that the first step already learns, and
-    ``min + (peak - min) (1 + cos(pi (s - W) / (S - W))) / 2`` from s = W on.
+def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate of an experiment.
+
+    With W warm-up steps of S in all it is ``peak (s + 1) / W`` for s < W, so that the first step already learns, and
+    from s = W on
+
+    - ``cosine``: ``floor + (peak - floor) (1 + cos(pi (s - W) / (S - W))) / 2`` (Loshchilov and Hutter 2017, arXiv
+      1608.03983);
+    - ``step``: ``peak factor^k``, where k of the decay epochs are over;
+    - ``warmup_stable_decay``: the peak up to the last D steps, and in these ``peak + (floor - peak) (s - S + D) / D``
+      (Hu et al. 2024, arXiv 2404.06395; Hägele et al. 2024, arXiv 2405.18392).
+
+    ``one_cycle`` has a warm-up of its own: half a cosine from a 25th of the peak up to the peak at W, another down to
+    the floor at S. The momentum stays as it is (Smith and Topin 2017, arXiv 1708.07120, let it fall and rise).
 
     Args:
-      config: the peak, the minimum and the length of the warm-up in epochs.
+      config: which of them, the peak ``learning_rate``, the floor ``min_learning_rate``, lengths in epochs; the fields
+        have been checked against each other.
       epochs: length of the run.
       steps_per_epoch: steps of an epoch.
 
@@ -22,7 +35,25 @@ def warmup_cosine(config: OptimConfig, epochs: int, steps_per_epoch: int) -> opt
     total = epochs * steps_per_epoch
     warmup = round(config.warmup_epochs * steps_per_epoch)
     peak, floor = config.learning_rate, config.min_learning_rate
-    cosine = optax.cosine_decay_schedule(peak, max(total - warmup, 1), alpha=floor / peak)
+    if config.schedule == "one_cycle":
+        turn = min(max(warmup, 1), total - 1)
+        return optax.piecewise_interpolate_schedule(
+            "cosine", peak * ONE_CYCLE_START, {turn: 1 / ONE_CYCLE_START, total: floor / peak}
+        )
+    behind_warmup = _behind_warmup(config, warmup, total, steps_per_epoch)
     if warmup == 0:
-        return cosine
-    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), cosine], [warmup])
+        return behind_warmup
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([rise, behind_warmup], [warmup])
+
+
+def _behind_warmup(config: OptimConfig, warmup: int, total: int, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate at a step counted from the end of the warm-up."""
+    peak, floor, left = config.learning_rate, config.min_learning_rate, total - warmup
+    if config.schedule == "step":
+        falls = [epoch * steps_per_epoch - warmup for epoch in config.decay_epochs]
+        return optax.piecewise_constant_schedule(peak, dict.fromkeys(falls, config.decay_factor))
+    if config.schedule == "warmup_stable_decay":
+        decay = min(max(round(config.decay_fraction * total), 1), left)
+        return optax.linear_schedule(peak, floor, decay, transition_begin=left - decay)
+    return optax.cosine_decay_schedule(peak, max(left, 1), alpha=floor / peak)
