@@ -45,11 +45,11 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     from convnext_jax import workdir as workdirs
     from convnext_jax.distributed import make_mesh, use_all_cores
 
+    use_all_cores(experiment.run.batch_size)
     loop.check_optimizer(experiment)
     begun = workdirs.has_begun(workdir)
     workdirs.claim(workdir, experiment)
     dataset = data.load(experiment.data)
-    use_all_cores(experiment.run.batch_size)
     mesh = make_mesh()
     loop.check_against_data(experiment, dataset, mesh)
     if not begun:
