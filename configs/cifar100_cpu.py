@@ -24,13 +24,17 @@ def get_config() -> config_dict.ConfigDict:
     # There are no steps to spare for a layer scale to grow from 1e-6, nor for kernels from 0.02.
     config.model.layer_scale = 1.0
     config.model.initialization = "fan_in"
+    config.model.drop_path = 0.05
+    config.augment.flip = "alternating"
     config.optim.learning_rate = 2e-3
     config.optim.min_learning_rate = 1e-6
     config.optim.warmup_epochs = 0.5
     config.optim.b2 = 0.99
     config.optim.weight_decay = 0.3
     config.optim.label_smoothing = 0.1
-    config.run.epochs = 12
+    # Smaller images first: 16 epochs in the time of 11 and a half.
+    config.run.image_sizes = (20, 24, 28, 32, 32)
+    config.run.epochs = 16
     config.run.batch_size = 64
-    config.run.eval_every_epochs = 3
+    config.run.eval_every_epochs = 8
     return config

@@ -70,6 +70,16 @@ class Run:
         """Steps of the whole run."""
         return self.experiment.run.epochs * self.steps_per_epoch
 
+    def image_size_at(self, step: int) -> int | None:
+        """Side in pixels that the images of a step are scaled to; None keeps their own."""
+        sizes, epochs = self.experiment.run.image_sizes, self.experiment.run.epochs
+        return sizes[step // self.steps_per_epoch * len(sizes) // epochs] if sizes else None
+
+    @property
+    def evaluation_size(self) -> int | None:
+        """The same of the images that are evaluated."""
+        return self.image_size_at(self.total_steps - 1)
+
 
 def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError for whatever can be known to be wrong once the data and the devices are known."""
@@ -79,7 +89,8 @@ def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> 
         raise UserError(f"config.run.batch_size={batch_size} is larger than {dataset.name}'s {count} training images")
     check_batch_size("config.run.batch_size", batch_size, mesh)
     check_policy(experiment.augment, height, width)
-    configured_architecture(experiment.model).check_image_size(height, width)
+    for size in experiment.run.image_sizes or (min(height, width),):
+        configured_architecture(experiment.model).check_image_size(size, size)
 
 
 def check_optimizer(experiment: Experiment) -> None:
@@ -177,9 +188,7 @@ def _train_from(
 ) -> None:
     seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.mesh))
     _say(f"{'resuming at' if step else 'starting at'} step {step} of {run.total_steps}; compiling")
-    started = time.monotonic()
-    train_call = compile_train_steps(run.program, state, run.train, seed, run.steps_per_call)
-    _say(f"compiled in {time.monotonic() - started:.0f} s")
+    train_calls: dict[int | None, jax.stages.Compiled] = {}
     evaluation_steps = run.experiment.run.eval_every_epochs * run.steps_per_epoch
     writer = MetricsWriter(workdir, step)
     progress = Progress(run.total_steps, step, run.steps_per_epoch)
@@ -187,8 +196,17 @@ def _train_from(
     try:
         reporter.restart_clock()
         while step < run.total_steps and signals.received is None:
+            size = run.image_size_at(step)
+            if size not in train_calls:
+                reporter.catch_up()
+                started = time.monotonic()
+                program = dataclasses.replace(run.program, image_size=size)
+                train_calls[size] = compile_train_steps(program, state, run.train, seed, run.steps_per_call)
+                pixels = "" if size is None else f" for images of {size} pixels"
+                _say(f"compiled{pixels} in {time.monotonic() - started:.0f} s")
+                reporter.restart_clock()
             # The state given in is donated: from here on only the returned one exists.
-            state, metrics = train_call(state, run.train, seed)
+            state, metrics = train_calls[size](state, run.train, seed)
             step += run.steps_per_call
             # One call behind, so that the device already works on the next steps while the host reads these figures.
             reporter.report_later(step, metrics)
@@ -258,6 +276,7 @@ class _Reporter:
             std=program.std,
             batch_size=self._run.experiment.run.eval_batch_size,
             mesh=program.mesh,
+            image_size=self._run.evaluation_size,
         )
         if not math.isfinite(figures["loss"]):
             self._diverged(step, "the test loss", figures["loss"], float(np.asarray(program.schedule(step - 1))))
