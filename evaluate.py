@@ -10,12 +10,15 @@ def main() -> None:
     """The command."""
     parser = command_line.Parser(
         "Evaluates a checkpoint of train.py exactly: each example of the split counts once.",
-        "Writes evaluation.json. The machine may have other devices than the training had.",
+        "Writes evaluation.json. The machine may have other devices than the training had.\n"
+        "Of a run of several seeds each is evaluated, and their mean and standard deviation told.",
     )
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
     parser.add_argument("--step", default="latest", help="which checkpoint: latest (default), best, or a step")
     parser.add_argument("--weights", default="raw", choices=("raw",), help="which weights of it")
-    parser.add_argument("--split", default="test", choices=("test", "train"), help="which split (default: test)")
+    parser.add_argument(
+        "--split", default="test", choices=("test", "train", "validation"), help="which split (default: test)"
+    )
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are on this machine, if elsewhere")
     parser.add_argument("--dtype", choices=DTYPES, help="what to compute in, if not what the config says")
     parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
@@ -27,6 +30,7 @@ def main() -> None:
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.distributed import use_all_cores
     from convnext_jax.evaluate import offline
+    from convnext_jax.evaluate.seeds import seed_table
 
     use_all_cores(arguments.batch_size)
     evaluation = offline.evaluate_workdir(
@@ -38,9 +42,10 @@ def main() -> None:
         batch_size=arguments.batch_size,
     )
     path = offline.write_evaluation(evaluation, arguments.output or arguments.workdir)
-    width = max(map(len, evaluation))
-    for name, value in evaluation.items():
-        print(f"{name:<{width}}  {value}")
+    if "seeds" in evaluation:
+        print(seed_table(evaluation["seeds"], names=tuple(evaluation["mean"])))
+    else:
+        command_line.print_fields(evaluation)
     print(f"written to {path}")
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from convnext_jax import command_line
 from convnext_jax.config import Experiment
@@ -13,8 +14,8 @@ def main() -> None:
     parser = command_line.Parser(
         "Trains a ConvNeXt. Run the same command again to go on after an interruption.",
         "Any field of the configuration can be set: --config.section.field=value;\n"
-        "--print_config shows them all. Exit status: 0 done, 2 usage error, 1 any other failure,\n"
-        "75 stopped by a signal with the state saved: run the same command again.",
+        "--print_config shows them all, --config.run.seeds=3 trains three seeds. Exit status: 0 done, 2 usage error,\n"
+        "1 any other failure, 75 stopped by a signal with the state saved: run the same command again.",
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, such as configs/cifar100.py")
     parser.add_argument(
@@ -41,13 +42,13 @@ def _default_workdir(config: str, experiment: Experiment) -> Path:
 
 def _train(experiment: Experiment, workdir: Path) -> None:
     # What follows takes seconds to import; a mistake above was answered without it.
-    from convnext_jax import data, loop
+    from convnext_jax import data, loop, seeds
     from convnext_jax import workdir as workdirs
     from convnext_jax.distributed import make_mesh, use_all_cores
 
     use_all_cores(experiment.run.batch_size)
     loop.check_optimizer(experiment)
-    begun = workdirs.has_begun(workdir)
+    begun = all(workdirs.has_begun(directory) for directory, _ in workdirs.seed_runs(workdir, experiment))
     workdirs.claim(workdir, experiment)
     dataset = data.load(experiment.data)
     mesh = make_mesh()
@@ -57,16 +58,38 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     workdirs.DatasetRecord.of(dataset).write(workdir)
     print(f"workdir: {workdir}")
     try:
-        summary = loop.train(experiment, dataset, workdir, mesh)
+        if experiment.run.seeds > 1:
+            _report_seeds(workdir, seeds.train_seeds(experiment, dataset, workdir, mesh))
+        else:
+            _report(workdir, loop.train(experiment, dataset, workdir, mesh))
     except loop.Diverged as error:
         command_line.fail(str(error), command_line.EXIT_FAILURE)
     except loop.Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(command_line.EXIT_TEMPFAIL)
-    final = summary["final"]
+
+
+def _report(workdir: Path, summary: dict[str, Any]) -> None:
+    split, final = summary["split"], summary["final"]
+    loss, top1, top5 = (f"{final[f'{split}/{name}']:.4f}" for name in ("loss", "top1", "top5"))
     print(
-        f"done: test top-1 {final['test/top1']:.4f}, top-5 {final['test/top5']:.4f}, loss {final['test/loss']:.4f}"
+        f"done: {split} top-1 {top1}, top-5 {top5}, loss {loss}"
         f" after {final['epoch']:g} epochs, {summary['seconds']:.0f} s; see {workdir}/curves.png"
+    )
+
+
+def _report_seeds(workdir: Path, summary: dict[str, Any]) -> None:
+    from convnext_jax.evaluate.seeds import seed_table
+
+    split, seeds = summary["split"], summary["seeds"]
+    loss, top1, top5 = (
+        f"{summary['mean'][name]:.4f} ± {summary['std'][name]:.4f}"
+        for name in (f"{split}/loss", f"{split}/top1", f"{split}/top5")
+    )
+    print(seed_table({seed: one["final"] for seed, one in seeds.items()}, names=tuple(summary["mean"])))
+    print(
+        f"done: {split} top-1 {top1}, top-5 {top5}, loss {loss}"
+        f" (mean ± standard deviation of {len(seeds)} seeds), {summary['seconds']:.0f} s; see {workdir}/summary.json"
     )
 
 

@@ -1,4 +1,4 @@
-"""Records a finished run in one JSON file: settings, hardware, versions, figures and the curve.
+"""Records a finished run in one JSON file: settings, hardware, versions, figures and the curve, of each seed.
 
 python benchmarks/record_run.py --workdir runs/c100 --output benchmarks/results/NAME.json
 """
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from convnext_jax import command_line
 from convnext_jax.errors import UserError
 from convnext_jax.logging import read_metrics
+from convnext_jax.workdir import read_experiment, seed_runs
 
 
 def main() -> None:
@@ -24,9 +25,11 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.workdir / "summary.json").exists():
         raise UserError(f"{options.workdir} holds no run that has ended: there is no summary.json")
-    names = ("config", "summary", "environment", "evaluation")
-    record = {name: read(options.workdir / f"{name}.json") for name in names}
-    record["curve"] = curve(options.workdir / "metrics.jsonl")
+    runs = seed_runs(options.workdir, read_experiment(options.workdir))
+    record = {name: read(options.workdir / f"{name}.json") for name in ("config", "summary", "evaluation")}
+    record["environment"] = read(runs[0][0] / "environment.json")
+    curves = {str(one.run.seed): curve(directory / "metrics.jsonl") for directory, one in runs}
+    record |= {"curves": curves} if len(runs) > 1 else {"curve": curves.popitem()[1]}
     options.output.write_text(json.dumps(record, indent=1) + "\n")
 
 

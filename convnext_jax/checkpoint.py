@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from convnext_jax.errors import UserError
 from convnext_jax.train.state import TrainState
 
-BEST_METRIC = "test/top1"
+BEST_METRICS = ("validation/top1", "test/top1")  # of these a run has one, by the split that it evaluates
 
 
 class Checkpoints:
@@ -25,7 +25,7 @@ class Checkpoints:
     Args:
       directory: where they lie; made where it does not exist.
       keep_latest: how many of the latest are kept.
-      keep_best: how many with the highest ``test/top1`` are kept besides.
+      keep_best: how many with the highest ``validation/top1``, or ``test/top1``, are kept besides.
       read_only: whether nothing may be written or deleted.
     """
 
@@ -70,14 +70,17 @@ class Checkpoints:
             step, args=ocp.args.Composite(**arguments), metrics=None if metrics is None else dict(metrics)
         )
 
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
     def latest_step(self) -> int | None:
         """The step of the latest checkpoint, None where there is none."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """The step of the highest test accuracy, the earliest of equals, None where no checkpoint has one."""
-        scored = {step: self.metrics(step).get(BEST_METRIC) for step in sorted(self._manager.all_steps())}
-        scored = {step: score for step, score in scored.items() if score is not None}
+        """The step of the highest accuracy, the earliest of equals, None where no checkpoint has one."""
+        scored = {step: _best_metric(figures) for step in self.steps() if (figures := self.metrics(step))}
         return max(scored, key=lambda step: scored[step], default=None)
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -90,7 +93,7 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint; the message lists those that there are.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = self.steps()
         if which in ("best", "latest"):
             # A run that was stopped before its first evaluation has no best yet, and its latest is all there is.
             best = self.best_step() if which == "best" else None
@@ -132,4 +135,4 @@ class Checkpoints:
 
 
 def _best_metric(metrics: Mapping[str, float]) -> float:
-    return metrics[BEST_METRIC]
+    return next(metrics[name] for name in BEST_METRICS if name in metrics)

@@ -7,7 +7,7 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +40,13 @@ def fail(message: str, status: int) -> NoReturn:
     """Prints ``error: <message>`` on one line and exits with a status."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Prints names and values in two columns."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        print(f"{name:<{width}}  {value}")
 
 
 class Parser(argparse.ArgumentParser):

@@ -101,7 +101,9 @@ class DataConfig:
         ``image_folder`` the folder that holds ``train/``.
       manual_dir: folder with an archive that was fetched by hand, used instead of a download.
       image_size: side in pixels that images are resized to when they are decoded; their own size where not given.
-      validation_fraction: ``image_folder`` without a validation folder: the share of every class held out, in [0, 1).
+      validation_fraction: the share of every class, in [0, 1), that is held out of train and evaluated in place of the
+        test split, so that tuning leaves that alone; the same examples whatever the seed. Of an ``image_folder`` with
+        ``train/`` alone the share is the test split.
     """
 
     name: str = "cifar100"
@@ -219,20 +221,23 @@ class RunConfig:
 
     Attributes:
       seed: from which, with the step, everything random is derived; 0 to 2^32 - 1.
+      seeds: how many seeds are trained, ``seed``, ``seed + 1`` and so on, one after another; with more than one, each
+        has a workdir of its own, ``seed_<n>``.
       epochs: passes over the training split.
       batch_size: images a step, over all devices together.
       eval_batch_size: images a step of evaluation, over all devices together. Changes no figure.
-      eval_every_epochs: epochs between evaluations of the whole test split, each followed by a checkpoint that
-        carries its figures; the last epoch is always one of them.
+      eval_every_epochs: epochs between evaluations of the whole validation split, or without one of the test split,
+        each followed by a checkpoint that carries its figures; the last epoch is always one of them.
       keep_latest: how many of the latest checkpoints are kept.
-      keep_best: how many of the checkpoints with the best test accuracy are kept besides.
+      keep_best: how many of the checkpoints with the best accuracy in these evaluations are kept besides.
       image_sizes: sides in pixels that the training images are scaled to on the device, in equal parts of the run, such
-        as ``(24, 32)``; their own size throughout where empty. The test images are scaled to the last of them.
+        as ``(24, 32)``; their own size throughout where empty. Those that are evaluated are scaled to the last of them.
       steps_per_dispatch: the most training steps that run on the device in one call. Rounded down to a divisor of
         the steps of an epoch.
     """
 
     seed: int = 0
+    seeds: int = 1
     epochs: int = 100
     batch_size: int = 128
     eval_batch_size: int = 500
@@ -378,6 +383,7 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("optim", "sam_rho"): (0, math.inf, False),
     ("optim", "ema_decay"): (0, 1, False),
     ("run", "seed"): (0, 2**32, False),
+    ("run", "seeds"): (1, 1000, True),
     ("run", "epochs"): (1, 10**6, True),
     ("run", "batch_size"): (1, 2**20, True),
     ("run", "eval_batch_size"): (1, 2**20, True),
@@ -415,10 +421,9 @@ def _check_combinations(experiment: Experiment) -> None:
         value = getattr(getattr(experiment, section), name)
         if value not in allowed:
             raise UserError(f"config.{section}.{name}={value!r}: unknown; {nearest(value, allowed)}")
-    if experiment.data.validation_fraction and experiment.data.name != "image_folder":
+    if run.seed + run.seeds > 2**32:
         raise UserError(
-            f"config.data.validation_fraction={experiment.data.validation_fraction:g} is for"
-            f" config.data.name=image_folder; {experiment.data.name} has a test split of its own"
+            f"config.run.seeds={run.seeds} from config.run.seed={run.seed} on go beyond 4294967295; start lower"
         )
     if (augment.mixup_alpha or augment.cutmix_alpha) and run.batch_size % 2:
         name = "mixup_alpha" if augment.mixup_alpha else "cutmix_alpha"

@@ -13,21 +13,26 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (the backend that needs no screen has to be chosen first)
 
 
-def plot_curves(lines: list[Line], path: Path, title: str) -> None:
+def plot_curves(lines: list[Line], path: Path, title: str, split: str) -> None:
     """Draws the curves of a run into a PNG file.
 
     Args:
       lines: the lines of ``metrics.jsonl``.
       path: the file to write.
       title: what stands above.
+      split: the split that was evaluated, ``test`` or ``validation``.
     """
     figure, (losses, accuracies, rates) = pyplot.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    _plot(losses, lines, {"train/loss": "train (augmented)", "test/loss": "test"})
+    _plot(losses, lines, {"train/loss": "train (augmented)", f"{split}/loss": split})
     losses.set_ylabel("loss (nats)")
     _plot(
         accuracies,
         lines,
-        {"train/top1": "train top-1 (augmented)", "test/top1": "test top-1", "test/top5": "test top-5"},
+        {
+            "train/top1": "train top-1 (augmented)",
+            f"{split}/top1": f"{split} top-1",
+            f"{split}/top5": f"{split} top-5",
+        },
     )
     accuracies.set_ylabel("accuracy")
     accuracies.set_ylim(0, 1)

@@ -78,12 +78,12 @@ class Progress:
         epochs = step // self._steps_per_epoch
         label = f"epoch {epochs}/{self._total // self._steps_per_epoch}"
         if self._bar is not None:
-            # Between two evaluations the last test accuracy stays on show.
+            # Between two evaluations the last one's accuracy stays on show.
             self._figures |= figures
             self._bar.set_description_str(label, refresh=False)
             self._bar.set_postfix_str(_text(self._figures), refresh=False)
             self._bar.update(step - self._step)
-        elif "test/top1" in figures or epochs > self._step // self._steps_per_epoch:
+        elif "train/loss" not in figures or epochs > self._step // self._steps_per_epoch:
             pace = (time.monotonic() - self._started) / (step - self._first)
             left = tqdm.format_interval(pace * (self._total - step))
             print(f"{label}, {_text(figures)}, {left} left", file=sys.stderr, flush=True)
@@ -99,6 +99,8 @@ def _text(figures: Mapping[str, float]) -> str:
     forms = {
         "train/loss": "loss {:.3f}",
         "train/top1": "train {:.1%}",
+        "validation/top1": "validation {:.2%}",
+        "validation/top5": "validation top-5 {:.2%}",
         "test/top1": "test {:.2%}",
         "test/top5": "test top-5 {:.2%}",
         "train/images_per_second": "{:.0f} images/s",

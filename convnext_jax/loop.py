@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import Program, StepMetrics, compile_train_steps
 from convnext_jax.workdir import DatasetRecord, write_json
 
+CompileSteps = Callable[[Program, TrainState, ResidentSplit, jax.Array, int], jax.stages.Compiled]
+
 
 class Diverged(Exception):
     """The loss is no longer a number; the message names the step, the learning rate and the last good checkpoint."""
@@ -53,7 +55,8 @@ class Run:
       experiment: the settings.
       program: what the step is compiled for.
       train: the training split.
-      test: the split that is evaluated.
+      split: name of the split that is evaluated, ``test`` or ``validation``.
+      evaluated: its examples.
       steps_per_epoch: steps of an epoch.
       steps_per_call: steps of one call to the device, a divisor of the steps of an epoch.
     """
@@ -61,7 +64,8 @@ class Run:
     experiment: Experiment
     program: Program
     train: ResidentSplit
-    test: ResidentSplit
+    split: str
+    evaluated: ResidentSplit
     steps_per_epoch: int
     steps_per_call: int
 
@@ -106,7 +110,13 @@ def check_pretrained(experiment: Experiment, dataset: Dataset) -> None:
         start_from(Pretrained.read(Path(experiment.model.init_from)), shapes)
 
 
-def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -> dict[str, Any]:
+def train(
+    experiment: Experiment,
+    dataset: Dataset,
+    workdir: Path,
+    mesh: Mesh,
+    compile_steps: CompileSteps = compile_train_steps,
+) -> dict[str, Any]:
     """Trains from the latest checkpoint of the workdir, or from the start, to the end of the run.
 
     Args:
@@ -114,6 +124,7 @@ def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -
       dataset: the data, on the host.
       workdir: where everything is written.
       mesh: the devices.
+      compile_steps: how the step is compiled; of several seeds each takes what the first compiled.
 
     Returns:
       What ``summary.json`` holds.
@@ -134,7 +145,7 @@ def train(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -
                 state = _start_from_pretrained(Path(experiment.model.init_from), state, mesh)
             write_json(workdir / "environment.json", describe_environment() | {"first_step": first_step})
             if first_step < run.total_steps:
-                _train_from(first_step, run, state, workdir, checkpoints, signals)
+                _train_from(first_step, run, state, workdir, checkpoints, signals, compile_steps)
     return _finish(workdir, run, parameters)
 
 
@@ -156,11 +167,13 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
         std=record.std,
         mesh=mesh,
     )
+    split, evaluated = dataset.evaluated
     run = Run(
         experiment=experiment,
         program=program,
         train=put_split(dataset.train, replicated(mesh)),
-        test=put_split(dataset.test, replicated(mesh)),
+        split=split,
+        evaluated=put_split(evaluated, replicated(mesh)),
         steps_per_epoch=steps_per_epoch,
         steps_per_call=largest_divisor(steps_per_epoch, experiment.run.steps_per_dispatch),
     )
@@ -184,7 +197,13 @@ def _start_from_pretrained(directory: Path, state: TrainState, mesh: Mesh) -> Tr
 
 
 def _train_from(
-    step: int, run: Run, state: TrainState, workdir: Path, checkpoints: Checkpoints, signals: StopSignals
+    step: int,
+    run: Run,
+    state: TrainState,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    signals: StopSignals,
+    compile_steps: CompileSteps,
 ) -> None:
     seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.mesh))
     _say(f"{'resuming at' if step else 'starting at'} step {step} of {run.total_steps}; compiling")
@@ -201,7 +220,7 @@ def _train_from(
                 reporter.catch_up()
                 started = time.monotonic()
                 program = dataclasses.replace(run.program, image_size=size)
-                train_calls[size] = compile_train_steps(program, state, run.train, seed, run.steps_per_call)
+                train_calls[size] = compile_steps(program, state, run.train, seed, run.steps_per_call)
                 pixels = "" if size is None else f" for images of {size} pixels"
                 _say(f"compiled{pixels} in {time.monotonic() - started:.0f} s")
                 reporter.restart_clock()
@@ -265,12 +284,12 @@ class _Reporter:
         self._clock = now
 
     def evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        """Evaluates a state on the whole test split and reports it."""
-        program = self._run.program
+        """Evaluates a state on the whole of the run's evaluated split and reports it."""
+        program, split = self._run.program, self._run.split
         figures = evaluate_split(
             program.definition,
             state.params,
-            self._run.test,
+            self._run.evaluated,
             statistics=state.statistics,
             mean=program.mean,
             std=program.std,
@@ -279,8 +298,8 @@ class _Reporter:
             image_size=self._run.evaluation_size,
         )
         if not math.isfinite(figures["loss"]):
-            self._diverged(step, "the test loss", figures["loss"], float(np.asarray(program.schedule(step - 1))))
-        figures = {f"test/{name}": figures[name] for name in ("loss", "top1", "top5")}
+            self._diverged(step, f"the {split} loss", figures["loss"], float(np.asarray(program.schedule(step - 1))))
+        figures = {f"{split}/{name}": figures[name] for name in ("loss", "top1", "top5")}
         self._pass_on(step, figures)
         return figures
 
@@ -314,23 +333,26 @@ def _finish(workdir: Path, run: Run, parameters: int) -> dict[str, Any]:
     from convnext_jax.curves import plot_curves
 
     lines = read_metrics(workdir / "metrics.jsonl")
-    evaluations = [line for line in lines if "test/top1" in line]
+    split, top1 = run.split, f"{run.split}/top1"
+    evaluations = [line for line in lines if top1 in line]
     speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
-    names = ("step", "epoch", "test/loss", "test/top1", "test/top5")
-    best = max(evaluations, key=lambda line: line["test/top1"])
+    names = ("step", "epoch", f"{split}/loss", top1, f"{split}/top5")
+    best = max(evaluations, key=lambda line: line[top1])
     summary = {
+        "split": split,
         "final": {name: evaluations[-1][name] for name in names},
         "best": {name: best[name] for name in names},
         "parameters": parameters,
         "train_examples": run.train.num_examples,
-        "test_examples": run.test.num_examples,
+        f"{split}_examples": run.evaluated.num_examples,
         "seconds": lines[-1]["seconds"],
         "images_per_second_median": float(np.median(speeds)),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
     write_json(workdir / "summary.json", summary)
     model, data = run.experiment.model.name, run.experiment.data.name
-    plot_curves(lines, workdir / "curves.png", f"{model} on {data}: test top-1 {summary['final']['test/top1']:.2%}")
+    title = f"{model} on {data}: {split} top-1 {summary['final'][top1]:.2%}"
+    plot_curves(lines, workdir / "curves.png", title, split)
     return summary
 
 

@@ -7,6 +7,8 @@ from types import FrameType, TracebackType
 class StopSignals:
     """Within this context SIGTERM and the first Ctrl-C only ask; a second signal acts as it does by default.
 
+    Within another such context a signal asks both.
+
     Attributes:
       received: the name of the signal that asked, None as long as none has.
     """
@@ -28,6 +30,9 @@ class StopSignals:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         self._restore()
+        outer = signal.getsignal(number)
+        if isinstance(getattr(outer, "__self__", None), StopSignals) and callable(outer):
+            outer(number, frame)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

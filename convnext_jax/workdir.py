@@ -26,10 +26,29 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def short_hash(experiment: Experiment) -> str:
+    """Eight hexadecimal digits that follow from ``identity``."""
+    return hashlib.sha256(json.dumps(identity(experiment), sort_keys=True).encode()).hexdigest()[:8]
+
+
 def default_workdir(config_path: str, experiment: Experiment) -> Path:
     """``runs/<config name>-<short hash of the configuration>``."""
-    digest = hashlib.sha256(json.dumps(identity(experiment), sort_keys=True).encode()).hexdigest()
-    return Path("runs") / f"{Path(config_path.partition(':')[0]).stem}-{digest[:8]}"
+    return Path("runs") / f"{Path(config_path.partition(':')[0]).stem}-{short_hash(experiment)}"
+
+
+def seed_runs(workdir: Path, experiment: Experiment) -> list[tuple[Path, Experiment]]:
+    """The workdir and the experiment of each seed of an experiment.
+
+    With one seed these are the ones given; of several each has the folder ``seed_<n>``, and is the run that
+    ``run.seed=<n>`` with ``run.seeds=1`` would be.
+    """
+    run = experiment.run
+    if run.seeds == 1:
+        return [(workdir, experiment)]
+    return [
+        (workdir / f"seed_{seed}", dataclasses.replace(experiment, run=dataclasses.replace(run, seed=seed, seeds=1)))
+        for seed in range(run.seed, run.seed + run.seeds)
+    ]
 
 
 def claim(workdir: Path, experiment: Experiment) -> None:

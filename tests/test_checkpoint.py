@@ -86,6 +86,14 @@ def test_what_a_kill_left_half_written_is_swept_away(directory: Path):
     assert not half.exists()
 
 
+def test_the_best_of_a_run_with_a_validation_split(tmp_path: Path):
+    with Checkpoints(tmp_path, keep_latest=1, keep_best=1) as checkpoints:
+        for step, top1 in ((10, 0.9), (20, 0.5), (30, 0.6)):
+            checkpoints.save(state_at(step), step, {"validation/loss": 1.0, "validation/top1": top1})
+        checkpoints.wait()
+        assert checkpoints.steps() == [10, 30] and checkpoints.select("best") == 10
+
+
 def test_the_best_of_a_run_without_evaluations_is_its_latest(tmp_path: Path):
     with Checkpoints(tmp_path, keep_latest=2, keep_best=1) as checkpoints:
         with pytest.raises(UserError, match="there is none yet"):

@@ -71,3 +71,4 @@ def test_held_out_depends_on_the_keys_alone() -> None:
     assert sum(held_out(["a", "b"], [0, 0], 0.01)) == 1, "at least one is held out"
     assert sum(held_out(["a", "b"], [0, 0], 0.99)) == 1, "at least one is kept"
     assert sum(held_out(["a"], [0], 0.5)) == 0
+    assert sum(held_out(["a", "caf\udce9"], [0, 0], 0.5)) == 1, "a file's name that is no UTF-8"

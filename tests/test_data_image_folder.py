@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from convnext_jax.config import DataConfig
-from convnext_jax.data import Dataset, load
+from convnext_jax.data import Dataset, cache, load
 from convnext_jax.errors import UserError
 
 
@@ -70,8 +70,31 @@ def test_a_fraction_is_held_out_of_every_class(root: Path) -> None:
     assert len(_load(root, fraction=0.5).test) == 4, "another fraction is another data set"
 
 
-def test_a_validation_folder_comes_before_a_fraction(root: Path) -> None:
-    assert len(_load(root, fraction=0.5).train) == 8
+def test_with_a_test_folder_a_fraction_of_train_is_validation(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _load(root)
+    monkeypatch.setattr(cache, "decode_split", None)  # what is decoded stays decoded
+    dataset = _load(root, fraction=0.5)
+    assert dataset.validation is not None
+    assert np.bincount(dataset.train.labels).tolist() == np.bincount(dataset.validation.labels).tolist() == [2, 2]
+    np.testing.assert_array_equal(dataset.test.images, whole.test.images)
+    parts = np.concatenate([dataset.train.images, dataset.validation.images])
+    assert {image.tobytes() for image in parts} == {image.tobytes() for image in whole.train.images}
+
+
+def test_without_one_the_fraction_is_the_test_split(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    assert _load(root, fraction=0.5).validation is None
+
+
+def test_validation_follows_the_names_of_the_files(root: Path) -> None:
+    before = _load(root, fraction=0.5).validation
+    # They come first by name and last by its hash: every other picture moves two places, and none out of its split.
+    for name in ("-3.png", "-4.png"):
+        _save(root / "train" / "cat" / name, 50)
+    after = _load(root, fraction=0.4).validation
+    assert before is not None and after is not None and len(after) == 4
+    np.testing.assert_array_equal(after.images[2:], before.images[2:])
+    assert [image.tobytes() for image in after.images[:2]] == [image.tobytes() for image in before.images[:2]]
 
 
 def test_resizing_keeps_the_shorter_side_and_cuts_the_centre(root: Path) -> None:

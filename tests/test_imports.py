@@ -10,7 +10,7 @@ from conftest import ROOT
 
 # Each may import what stands before it and its own.
 LAYERS = (
-    ("errors",),
+    ("errors", "tables"),
     ("config", "random"),
     ("ops",),
     ("models",),
@@ -25,6 +25,7 @@ LAYERS = (
     ("logging",),
     ("curves",),
     ("loop",),
+    ("seeds",),
     ("command_line",),
     ("tools",),
 )
@@ -58,16 +59,18 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_offline_evaluation_knows_no_optimiser_and_no_loop():
-    modules = modules_after("import convnext_jax.evaluate.offline")
-    assert "convnext_jax.evaluate.exact" in modules
-    for module in (
+@pytest.mark.parametrize("module", ["evaluate.offline", "evaluate.soup", "tools.soup"])
+def test_offline_evaluation_knows_no_optimiser_and_no_loop(module: str):
+    modules = modules_after(f"import convnext_jax.{module}")
+    assert f"convnext_jax.{module}" in modules
+    for unwanted in (
         "convnext_jax.optim",
         "convnext_jax.loop",
+        "convnext_jax.seeds",
         "convnext_jax.train.step",
         "convnext_jax.augment",
     ):
-        assert module not in modules
+        assert unwanted not in modules
 
 
 def test_the_command_line_loads_nothing_slow():

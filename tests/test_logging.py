@@ -39,6 +39,12 @@ def test_tensorboard_gets_the_figures_too(tmp_path: Path):
     assert b"train/loss" in events.read_bytes()
 
 
+def test_a_validation_is_told_as_one(capsys: pytest.CaptureFixture[str]):
+    progress = Progress(total_steps=30, first_step=0, steps_per_epoch=10)
+    progress.update(5, {"validation/top1": 0.5, "validation/top5": 0.75})
+    assert capsys.readouterr().err.startswith("epoch 0/3, validation 50.00%, validation top-5 75.00%, ")
+
+
 def test_without_a_terminal_there_is_a_plain_line_an_epoch(capsys: pytest.CaptureFixture[str]):
     progress = Progress(total_steps=30, first_step=0, steps_per_epoch=10)
     for step in (5, 10, 15, 20):

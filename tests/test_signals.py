@@ -18,3 +18,16 @@ def test_a_signal_asks_and_a_second_one_acts(number: signal.Signals):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_asks_the_contexts_around_too():
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as outer:
+        with StopSignals() as inner:
+            pass
+        with StopSignals() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert inner.received == outer.received == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

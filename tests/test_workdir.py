@@ -7,7 +7,7 @@ import pytest
 
 from convnext_jax.config import DataConfig, Experiment, RunConfig
 from convnext_jax.errors import UserError
-from convnext_jax.workdir import DatasetRecord, claim, default_workdir, read_experiment
+from convnext_jax.workdir import DatasetRecord, claim, default_workdir, read_experiment, seed_runs
 
 ONE = Experiment(run=RunConfig(epochs=10))
 RECORD = DatasetRecord("x", ("a", "b"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -37,6 +37,14 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path):
     with pytest.raises(UserError, match=r"run\.seed: 0 there, 3 now; run\.epochs: 10 there, 11 now.*another --workdir"):
         claim(tmp_path, other)
     assert read_experiment(tmp_path) == ONE
+
+
+def test_several_seeds_have_a_folder_each(tmp_path: Path):
+    assert seed_runs(tmp_path, ONE) == [(tmp_path, ONE)]
+    three = dataclasses.replace(ONE, run=RunConfig(epochs=10, seed=5, seeds=3))
+    assert seed_runs(tmp_path, three) == [
+        (tmp_path / f"seed_{seed}", dataclasses.replace(ONE, run=RunConfig(epochs=10, seed=seed))) for seed in (5, 6, 7)
+    ]
 
 
 def test_a_start_that_was_refused_binds_nobody(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What every source of images is turned into: two splits of uint8 arrays, class names, channel statistics."""
+"""What every source of images is turned into: splits of uint8 arrays, class names, channel statistics."""
 
 import dataclasses
 
@@ -32,6 +32,7 @@ class Dataset:
       class_names: one name a class, at the place of its label.
       mean: float32 [3], channel means of the train images scaled to [0, 1].
       std: float32 [3], channel standard deviations of the train images scaled to [0, 1].
+      validation: examples held out of train to tune on, None where none are.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
+    validation: Split | None = None
+
+    @property
+    def evaluated(self) -> tuple[str, Split]:
+        """Name and examples of the split that a training evaluates: ``validation`` if there is one, else ``test``."""
+        return ("test", self.test) if self.validation is None else ("validation", self.validation)
 
 
 @dataclasses.dataclass(frozen=True)

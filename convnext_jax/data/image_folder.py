@@ -1,4 +1,4 @@
-"""The user's own pictures, ``train/<class>/*.{jpg,jpeg,png,webp}``, and some to validate on."""
+"""The user's own pictures, ``train/<class>/*.{jpg,jpeg,png,webp}``, and some to test on."""
 
 import dataclasses
 import hashlib
@@ -10,10 +10,11 @@ from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
 from convnext_jax.data.decode import Picture
 from convnext_jax.data.splitting import held_out
+from convnext_jax.data.validation import hold_out_validation
 from convnext_jax.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-VALIDATION_FOLDERS = ("val", "validation", "test")
+TEST_FOLDERS = ("val", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,9 @@ def load_image_folder(config: DataConfig) -> Dataset:
     """Loads the pictures below ``config.data_dir``.
 
     The classes are the folders in ``train/``, in alphabetical order; the pictures are ordered by name. The
-    test split is the folder ``val/``, ``validation/`` or ``test/``, the first of them that exists, or else
-    the share ``config.validation_fraction`` of every class, chosen by the hash of the file's name.
+    test split is the folder ``val/``, ``validation/`` or ``test/``, the first of them that exists, and the
+    share ``config.validation_fraction`` of every class in ``train/`` is the validation split. Without such a
+    folder the share is the test split. It is chosen by the hash of the file's name.
 
     Args:
       config: ``data_dir``, ``image_size`` and ``validation_fraction`` are used.
@@ -55,23 +57,33 @@ def load_image_folder(config: DataConfig) -> Dataset:
       The data set.
 
     Raises:
-      UserError: a folder is missing, a class is empty, there is one class only, there is nothing to validate
-        on, a picture cannot be read, or the pictures differ in size and no size is given.
+      UserError: a folder is missing, a class is empty, there is one class only, there is nothing to test on, a
+        picture cannot be read, or the pictures differ in size and no size is given.
     """
     if config.data_dir is None:
         raise UserError("data set image_folder: name the folder that holds train/ with --config.data.data_dir=DIR")
     root = Path(config.data_dir).expanduser()
     sources, class_names = find_pictures(root, config.validation_fraction)
     key = CacheKey(config.name, root, _fingerprint(root, sources), config.image_size)
-    return open_cache(key) or build_cache(key, sources, class_names)
+    dataset = open_cache(key) or build_cache(key, sources, class_names)
+    if not config.validation_fraction or find_test_folder(root) is None:
+        return dataset
+    # The cache holds the whole of train/, whatever share of it is held out.
+    names = [Path(path).relative_to(root / "train").as_posix() for path in sources["train"].paths]
+    return hold_out_validation(dataset, config.validation_fraction, names)
+
+
+def find_test_folder(root: Path) -> Path | None:
+    """The folder below ``root`` whose pictures are the test split, None where there is none."""
+    return next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
 
 
 def find_pictures(root: Path, validation_fraction: float) -> tuple[dict[str, FileSource], tuple[str, ...]]:
-    """Lists the pictures of both splits, and the names of the classes.
+    """Lists the pictures to train on, or to hold some of out, and those to test on, and the names of the classes.
 
     Args:
       root: the folder that holds ``train/``.
-      validation_fraction: see ``load_image_folder``.
+      validation_fraction: the share of ``train/`` that is the test split where there is no folder of it.
 
     Raises:
       UserError: see ``load_image_folder``.
@@ -81,7 +93,7 @@ def find_pictures(root: Path, validation_fraction: float) -> tuple[dict[str, Fil
     train = _list_classes(root / "train")
     if len(train) < 2:
         raise UserError(f"{root / 'train'} has {len(train)} class folder(s): classification needs two or more")
-    folder = next((root / name for name in VALIDATION_FOLDERS if (root / name).is_dir()), None)
+    folder = find_test_folder(root)
     if folder is not None:
         test = _list_classes(folder)
         if unknown := sorted(set(test) - set(train)):

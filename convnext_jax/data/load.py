@@ -21,6 +21,7 @@ from convnext_jax.data.prepared import (
 )
 from convnext_jax.data.registry import check_name
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
+from convnext_jax.data.validation import hold_out_validation
 from convnext_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,20 +31,22 @@ def load(config: DataConfig) -> Dataset:
     """Loads a data set; downloads, prepares and decodes it first where that has not been done.
 
     Args:
-      config: which data set, where it lies, and at which size.
+      config: which data set, where it lies, at which size, and how much of train is held out for validation.
 
     Returns:
-      The data set, its images memory-mapped from the cache.
+      The data set, its images memory-mapped from the cache; copied from it where some are held out.
 
     Raises:
       UserError: anything that the user can put right: an unknown name, missing data, an unusable picture.
     """
     check_name(config.name)
-    if config.name == "digits":
-        return load_digits(config.image_size)
     if config.name == "image_folder":
         return load_image_folder(config)
-    return _load_prepared(config)
+    dataset = load_digits(config.image_size) if config.name == "digits" else _load_prepared(config)
+    if not config.validation_fraction:
+        return dataset
+    # Prepared data keep their order, so an example's place is its name.
+    return hold_out_validation(dataset, config.validation_fraction, list(map(str, range(len(dataset.train)))))
 
 
 def _load_prepared(config: DataConfig) -> Dataset:

@@ -26,7 +26,12 @@ def held_out(keys: Sequence[str], classes: Sequence[Hashable], fraction: float) 
     chosen = [False] * len(keys)
     for indices in members.values():
         count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
-        ranked = sorted(indices, key=lambda i: (hashlib.sha256(keys[i].encode()).digest(), keys[i]))
+        ranked = sorted(indices, key=lambda i: (_digest(keys[i]), keys[i]))
         for index in ranked[:count]:
             chosen[index] = True
     return chosen
+
+
+def _digest(key: str) -> bytes:
+    # A file's name may hold bytes that are no UTF-8.
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

@@ -5,16 +5,112 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from convnext_jax import data
 from convnext_jax.checkpoint import Checkpoints
+from convnext_jax.config import Experiment
+from convnext_jax.data import Split
 from convnext_jax.data.resident import put_split
 from convnext_jax.distributed import abstract, compute_dtype, make_mesh, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.exact import evaluate_split
+from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.models import abstract_model, count_parameters
 from convnext_jax.models.from_config import model_from_config
-from convnext_jax.workdir import DatasetRecord, read_experiment, write_json
+from convnext_jax.workdir import DatasetRecord, read_experiment, seed_runs, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """A run that has checkpoints, with its model ready to be evaluated on this machine's devices.
+
+    Attributes:
+      workdir: where it lies.
+      experiment: its settings, with the place of the data on this machine.
+      record: what it knows of its data.
+      definition: the model without its parameters.
+      like: shapes, dtypes and shardings of the model's parameters and of its running statistics.
+      dtype: what the model computes in.
+      mesh: the devices.
+    """
+
+    workdir: Path
+    experiment: Experiment
+    record: DatasetRecord
+    definition: Any
+    like: tuple[Any, Any]
+    dtype: str
+    mesh: Mesh
+
+    @classmethod
+    def open(cls, workdir: Path, *, data_dir: str | None, dtype: str | None) -> "SavedRun":
+        """Opens a workdir of one seed; see :func:`evaluate_workdir` for the arguments and the errors."""
+        experiment = read_experiment(workdir)
+        record = DatasetRecord.read(workdir)
+        if not (workdir / "checkpoints").is_dir():
+            raise UserError(f"{workdir} has no checkpoints yet")
+        if data_dir is not None:
+            experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
+        mesh = make_mesh()
+        dtype = compute_dtype(dtype or experiment.model.dtype)
+        definition, *like = abstract_model(
+            lambda: model_from_config(experiment.model, num_classes=len(record.class_names), dtype=dtype)
+        )
+        params, statistics = abstract(like, replicated(mesh))
+        return cls(workdir, experiment, record, definition, (params, statistics), dtype, mesh)
+
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints, to be read."""
+        return Checkpoints(self.workdir / "checkpoints", read_only=True)
+
+    def select(self, which: str) -> int:
+        """The step that ``latest``, ``best`` or a number means; see ``Checkpoints.select``."""
+        with self.checkpoints() as checkpoints:
+            return checkpoints.select(which)
+
+    def restore(self, step: int) -> tuple[Any, Any]:
+        """Parameters and running statistics of a checkpoint, laid out as ``like``."""
+        with self.checkpoints() as checkpoints:
+            return checkpoints.restore_model(step, *self.like)
+
+    def evaluate(self, params: Any, statistics: Any, *, split: str, batch_size: int) -> dict[str, Any]:
+        """Evaluates parameters and running statistics, laid out as ``like``, on a whole split."""
+        examples = self._load(split)
+        figures = evaluate_split(
+            self.definition,
+            params,
+            put_split(examples, replicated(self.mesh)),
+            statistics=statistics,
+            mean=self.record.mean,
+            std=self.record.std,
+            batch_size=batch_size,
+            mesh=self.mesh,
+        )
+        return figures | {
+            "parameters": count_parameters(params),
+            "model": self.experiment.model.name,
+            "dataset": self.record.name,
+            "split": split,
+            "dtype": self.dtype,
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        }
+
+    def _load(self, split: str) -> Split:
+        dataset = data.load(self.experiment.data)
+        if dataset.class_names != self.record.class_names:
+            raise UserError(
+                f"{dataset.name} has other classes here than the run in {self.workdir} was trained on; see dataset.json"
+            )
+        examples: Split | None = getattr(dataset, split)
+        if examples is None:
+            fraction = self.experiment.data.validation_fraction
+            without_folder = "; without a folder to test on the share is the test split" if fraction else ""
+            raise UserError(
+                f"--split {split}: the run in {self.workdir} has no validation split"
+                f" (config.data.validation_fraction={fraction:g}{without_folder}); take test or train"
+            )
+        return examples
 
 
 def evaluate_workdir(
@@ -26,62 +122,42 @@ def evaluate_workdir(
     dtype: str | None = None,
     batch_size: int = 500,
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint on a whole split.
+    """Evaluates a checkpoint, or of several seeds the one of each, on a whole split.
 
     Args:
       workdir: a workdir of ``train.py``.
       which: ``latest``, ``best`` or a step.
-      split: ``test`` or ``train``.
+      split: ``test``, ``train``, or ``validation`` if the run held out one.
       data_dir: where the data are on this machine; where the config says if None.
       dtype: what to compute in; what the config says if None.
       batch_size: images at a time.
 
     Returns:
       What ``evaluation.json`` holds: ``top1``, ``top5`` (fractions), ``loss`` (nats), ``examples`` and what they
-      speak of.
+      speak of. Of several seeds: ``mean`` and ``std``, the sample standard deviation, of these figures, and under
+      ``seeds`` the evaluation of each.
 
     Raises:
-      UserError: no workdir, no such checkpoint, or data that are missing or other than those trained on.
+      UserError: no workdir, no such checkpoint, no such split, or data that are missing or other than those trained on.
     """
     experiment = read_experiment(workdir)
-    record = DatasetRecord.read(workdir)
-    directory = workdir / "checkpoints"
-    if not directory.is_dir():
-        raise UserError(f"{workdir} has no checkpoints yet")
-    config = experiment.data if data_dir is None else dataclasses.replace(experiment.data, data_dir=data_dir)
-    dataset = data.load(config)
-    if dataset.class_names != record.class_names:
+    runs = [SavedRun.open(directory, data_dir=data_dir, dtype=dtype) for directory, _ in seed_runs(workdir, experiment)]
+    steps = [run.select(which) for run in runs]
+    if which == "latest" and len(set(steps)) > 1:
         raise UserError(
-            f"{dataset.name} has other classes here than the run in {workdir} was trained on; see dataset.json"
+            f"{workdir}: the latest checkpoints of its seeds are of different steps ({', '.join(map(str, steps))});"
+            f" train them to the end, or evaluate one: --workdir {runs[0].workdir}"
         )
-    mesh = make_mesh()
-    dtype = compute_dtype(dtype or experiment.model.dtype)
-    with Checkpoints(directory, read_only=True) as checkpoints:
-        step = checkpoints.select(which)
-        classes = len(record.class_names)
-        definition, *like = abstract_model(
-            lambda: model_from_config(experiment.model, num_classes=classes, dtype=dtype)
-        )
-        params, statistics = checkpoints.restore_model(step, *abstract(like, replicated(mesh)))
-    figures = evaluate_split(
-        definition,
-        params,
-        put_split(getattr(dataset, split), replicated(mesh)),
-        statistics=statistics,
-        mean=record.mean,
-        std=record.std,
-        batch_size=batch_size,
-        mesh=mesh,
-    )
-    return figures | {
-        "parameters": count_parameters(params),
-        "model": experiment.model.name,
-        "dataset": dataset.name,
+    evaluations = [
+        run.evaluate(*run.restore(step), split=split, batch_size=batch_size) | {"step": step, "weights": "raw"}
+        for run, step in zip(runs, steps, strict=True)
+    ]
+    if len(runs) == 1:
+        return evaluations[0]
+    names = ("top1", "top5", "loss")
+    return over_seeds({name: evaluation[name] for name in names} for evaluation in evaluations) | {
         "split": split,
-        "step": step,
-        "weights": "raw",
-        "dtype": dtype,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "seeds": {str(run.experiment.run.seed): each for run, each in zip(runs, evaluations, strict=True)},
     }
 
 

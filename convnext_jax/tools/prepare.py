@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manual_dir", help="folder with an archive that was fetched by hand")
     parser.add_argument("--image_size", type=int, help="side in pixels to resize the images to")
     parser.add_argument(
-        "--validation_fraction", type=float, default=0.0, help="image_folder: share held out of every class"
+        "--validation_fraction", type=float, default=0.0, help="share of every class to be held out of train"
     )
     return parser
 
@@ -63,7 +63,9 @@ def _prepare(config: DataConfig) -> None:
 
     dataset = load(config)
     print(f"{dataset.name} is ready, {len(dataset.class_names)} classes")
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
+    for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+        if split is None:
+            continue
         height, width = split.images.shape[1:3]
         where = f"in {split.images.filename}" if isinstance(split.images, np.memmap) else "made on loading"
         print(f"{name}: {len(split):,} images of {width}x{height} pixels, {where}")

@@ -1,0 +1,93 @@
+"""A model soup: the mean of the parameters of a run's last checkpoints, which costs nothing to evaluate or serve.
+
+Reference:
+  Wortsman et al., `Model soups <https://arxiv.org/abs/2203.05482>`_, 2022; of one run's checkpoints, Izmailov et al.,
+  `Averaging Weights Leads to Wider Optima <https://arxiv.org/abs/1803.05407>`_, 2018.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from convnext_jax.distributed import replicated
+from convnext_jax.errors import UserError
+from convnext_jax.evaluate.offline import SavedRun
+from convnext_jax.models.architectures import configured_architecture
+from convnext_jax.models.pretrained import Pretrained
+from convnext_jax.workdir import read_experiment
+
+
+def make_soup(
+    workdir: Path,
+    *,
+    last: int,
+    split: str = "test",
+    data_dir: str | None = None,
+    batch_size: int = 500,
+) -> tuple[Pretrained, dict[str, Any]]:
+    """Averages the parameters of the last checkpoints of a run and evaluates the mean on a whole split.
+
+    Args:
+      workdir: a workdir of ``train.py``, of one seed.
+      last: how many checkpoints, each with the same weight.
+      split: ``test``, ``train``, or ``validation`` if the run held out one.
+      data_dir: where the data are on this machine; where the config says if None.
+      batch_size: images at a time.
+
+    Returns:
+      Weights that ``config.model.init_from`` takes, and the report: the figures of ``evaluation.json`` and, under
+      ``checkpoints``, the steps that went in.
+
+    Raises:
+      UserError: no such checkpoints, a model with BatchNorm, or what ``evaluate_workdir`` raises.
+    """
+    experiment = read_experiment(workdir)
+    if experiment.run.seeds > 1:
+        raise UserError(
+            f"{workdir} holds {experiment.run.seeds} seeds, and a soup is of one run's checkpoints; take one of them:"
+            f" --workdir {workdir}/seed_{experiment.run.seed}"
+        )
+    run = SavedRun.open(workdir, data_dir=data_dir, dtype=None)
+    if jax.tree.leaves(run.like[1]):
+        raise UserError(
+            f"{workdir}: the model has BatchNorm (config.model.norm), and the mean of its running statistics would not"
+            " be those of the averaged network; only a model without it can be averaged"
+        )
+    steps = _last_steps(run, last)
+    params = jax.tree.map(lambda total: (total / last).astype(np.float32), _sum_of_params(run, steps))
+    on_devices = jax.device_put(params, replicated(run.mesh))
+    figures = run.evaluate(on_devices, {}, split=split, batch_size=batch_size)
+    soup = Pretrained(
+        params=params,
+        model=experiment.model.name,
+        stem=configured_architecture(experiment.model).stem,
+        num_classes=len(run.record.class_names),
+        source=f"the mean of the checkpoints at steps {', '.join(map(str, steps))} of {workdir}",
+    )
+    return soup, figures | {"weights": "soup", "workdir": str(workdir), "checkpoints": steps}
+
+
+def _last_steps(run: SavedRun, last: int) -> list[int]:
+    kept = run.experiment.run.keep_latest
+    with run.checkpoints() as checkpoints:
+        steps = checkpoints.steps()
+    # Beyond keep_latest there may be a best checkpoint, from long before.
+    if last > min(kept, len(steps)):
+        raise UserError(
+            f"--last {last}: {run.workdir} has {len(steps)} checkpoints and keeps the latest {kept}; train with"
+            f" --config.run.keep_latest={last}, or take fewer"
+        )
+    return steps[-last:]
+
+
+def _sum_of_params(run: SavedRun, steps: Sequence[int]) -> Any:
+    """The sum over checkpoints, float64, on the host."""
+    total = None
+    for step in steps:
+        params, _ = run.restore(step)
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+        total = params if total is None else jax.tree.map(np.add, total, params)
+    return total

@@ -1,0 +1,56 @@
+"""Averages the last checkpoints of a run, evaluates the mean and writes it as weights to start from.
+
+``python -m convnext_jax.tools.soup --workdir runs/c100 --last 5``
+"""
+
+from pathlib import Path
+
+from convnext_jax import command_line
+from convnext_jax.errors import UserError
+
+
+def main() -> None:
+    """The command."""
+    parser = command_line.Parser(
+        "Averages the parameters of a run's last checkpoints, evaluates the mean on a whole split, and writes a folder"
+        "\nof weights that config.model.init_from takes, with soup.json, the figures and the checkpoints' steps."
+    )
+    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
+    parser.add_argument("--last", type=int, required=True, metavar="K", help="how many checkpoints, from the latest")
+    parser.add_argument(
+        "--split", default="test", choices=("test", "train", "validation"), help="which split (default: test)"
+    )
+    parser.add_argument("--data_dir", metavar="DIR", help="where the data are on this machine, if elsewhere")
+    parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="the folder to make (default: soup_last_K in the workdir)"
+    )
+    arguments = parser.parse_args()
+    for name, value, least in (("last", arguments.last, 2), ("batch_size", arguments.batch_size, 1)):
+        if value < least:
+            parser.error(f"--{name} {value}: must be at least {least}")
+    output = arguments.output or arguments.workdir / f"soup_last_{arguments.last}"
+    if output.exists():
+        raise UserError(f"{output} exists already; choose another --output")
+
+    # These take seconds to import; a mistake above was answered without them.
+    from convnext_jax.distributed import use_all_cores
+    from convnext_jax.evaluate.soup import make_soup
+    from convnext_jax.workdir import write_json
+
+    use_all_cores(arguments.batch_size)
+    soup, report = make_soup(
+        arguments.workdir,
+        last=arguments.last,
+        split=arguments.split,
+        data_dir=arguments.data_dir,
+        batch_size=arguments.batch_size,
+    )
+    soup.write(output)
+    write_json(output / "soup.json", report)
+    command_line.print_fields(report)
+    print(f"written to {output}; train from it with --config.model.init_from={output}")
+
+
+if __name__ == "__main__":
+    command_line.run_main(main)
