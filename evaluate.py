@@ -15,7 +15,7 @@ def main() -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
     parser.add_argument("--step", default="latest", help="which checkpoint: latest (default), best, or a step")
-    parser.add_argument("--weights", default="raw", choices=("raw",), help="which weights of it")
+    parser.add_argument("--weights", default="raw", choices=("raw", "ema"), help="which weights of it (default: raw)")
     parser.add_argument(
         "--split", default="test", choices=("test", "train", "validation"), help="which split (default: test)"
     )
@@ -36,6 +36,7 @@ def main() -> None:
     evaluation = offline.evaluate_workdir(
         arguments.workdir,
         which=arguments.step,
+        weights=arguments.weights,
         split=arguments.split,
         data_dir=arguments.data_dir,
         dtype=arguments.dtype,

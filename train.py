@@ -72,8 +72,9 @@ def _train(experiment: Experiment, workdir: Path) -> None:
 def _report(workdir: Path, summary: dict[str, Any]) -> None:
     split, final = summary["split"], summary["final"]
     loss, top1, top5 = (f"{final[f'{split}/{name}']:.4f}" for name in ("loss", "top1", "top5"))
+    average = f", of the EMA top-1 {final[f'{split}_ema/top1']:.4f}" if f"{split}_ema/top1" in final else ""
     print(
-        f"done: {split} top-1 {top1}, top-5 {top5}, loss {loss}"
+        f"done: {split} top-1 {top1}, top-5 {top5}, loss {loss}{average}"
         f" after {final['epoch']:g} epochs, {summary['seconds']:.0f} s; see {workdir}/curves.png"
     )
 

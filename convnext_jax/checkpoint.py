@@ -1,7 +1,7 @@
 """Checkpoints: written in the background, whole or not at all, the latest and the best kept.
 
-A checkpoint holds the items ``params``, ``opt_state`` and, of a model with BatchNorm, ``statistics``, so that an
-evaluation reads the model alone and needs to know nothing of the optimiser.
+A checkpoint holds the items ``params``, ``opt_state`` and, where there are any, ``ema`` and BatchNorm's ``statistics``,
+so that an evaluation reads the model alone and needs to know nothing of the optimiser.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from convnext_jax.errors import UserError
 from convnext_jax.train.state import TrainState
 
+_ITEMS = ("params", "opt_state", "statistics", "ema")
 BEST_METRICS = ("validation/top1", "test/top1")  # of these a run has one, by the split that it evaluates
 
 
@@ -42,7 +43,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            item_names=("params", "opt_state", "statistics"),
+            item_names=_ITEMS,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 # Orbax writes figures only where this is given; what is kept, the policy alone decides.
@@ -63,7 +64,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        items = {"params": state.params, "opt_state": state.opt_state, "statistics": state.statistics}
+        items = {name: getattr(state, name) for name in _ITEMS}
         # Orbax writes no empty tree.
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items() if jax.tree.leaves(item)}
         self._manager.save(
@@ -107,13 +108,17 @@ class Checkpoints:
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """The state of a checkpoint, with the shapes, dtypes and shardings of the arrays of ``like``."""
-        items = {"params": like.params, "opt_state": like.opt_state, "statistics": like.statistics}
+        items = {name: getattr(like, name) for name in _ITEMS}
         return TrainState(like.step + step, **self._restore(step, items))
 
-    def restore_model(self, step: int, params: Any, statistics: Any) -> tuple[Any, Any]:
-        """The parameters and running statistics alone, with the shapes, dtypes and shardings of those given."""
-        restored = self._restore(step, {"params": params, "statistics": statistics})
-        return restored["params"], restored["statistics"]
+    def restore_model(self, step: int, params: Any, statistics: Any, weights: str = "raw") -> tuple[Any, Any]:
+        """The parameters, or with ``weights="ema"`` their moving average, and the running statistics alone.
+
+        They have the shapes, dtypes and shardings of those given.
+        """
+        item = {"raw": "params", "ema": "ema"}[weights]
+        restored = self._restore(step, {item: params, "statistics": statistics})
+        return restored[item], restored["statistics"]
 
     def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         arguments = {name: ocp.args.StandardRestore(item) for name, item in items.items() if jax.tree.leaves(item)}

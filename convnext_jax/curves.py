@@ -23,7 +23,8 @@ def plot_curves(lines: list[Line], path: Path, title: str, split: str) -> None:
       split: the split that was evaluated, ``test`` or ``validation``.
     """
     figure, (losses, accuracies, rates) = pyplot.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    _plot(losses, lines, {"train/loss": "train (augmented)", f"{split}/loss": split})
+    evaluated = {f"{split}/loss": split, f"{split}_ema/loss": f"{split} EMA"}
+    _plot(losses, lines, {"train/loss": "train (augmented)"} | evaluated)
     losses.set_ylabel("loss (nats)")
     _plot(
         accuracies,
@@ -32,6 +33,7 @@ def plot_curves(lines: list[Line], path: Path, title: str, split: str) -> None:
             "train/top1": "train top-1 (augmented)",
             f"{split}/top1": f"{split} top-1",
             f"{split}/top5": f"{split} top-5",
+            f"{split}_ema/top1": f"{split} EMA top-1",
         },
     )
     accuracies.set_ylabel("accuracy")
@@ -50,6 +52,8 @@ def plot_curves(lines: list[Line], path: Path, title: str, split: str) -> None:
 def _plot(axes: Axes, lines: list[Line], names: dict[str, str]) -> None:
     for name, label in names.items():
         epochs, values = _by_epoch(lines, name)
+        if not epochs:
+            continue
         axes.plot(epochs, values, label=label, marker="." if len(epochs) < 30 else None)
 
 

@@ -101,8 +101,10 @@ def _text(figures: Mapping[str, float]) -> str:
         "train/top1": "train {:.1%}",
         "validation/top1": "validation {:.2%}",
         "validation/top5": "validation top-5 {:.2%}",
+        "validation_ema/top1": "validation EMA {:.2%}",
         "test/top1": "test {:.2%}",
         "test/top5": "test top-5 {:.2%}",
+        "test_ema/top1": "test EMA {:.2%}",
         "train/images_per_second": "{:.0f} images/s",
     }
     return ", ".join(form.format(figures[name]) for name, form in forms.items() if name in figures)

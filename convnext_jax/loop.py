@@ -79,11 +79,6 @@ class Run:
         sizes, epochs = self.experiment.run.image_sizes, self.experiment.run.epochs
         return sizes[step // self.steps_per_epoch * len(sizes) // epochs] if sizes else None
 
-    @property
-    def evaluation_size(self) -> int | None:
-        """The same of the images that are evaluated."""
-        return self.image_size_at(self.total_steps - 1)
-
 
 def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError for whatever can be known to be wrong once the data and the devices are known."""
@@ -193,7 +188,8 @@ def _model(experiment: Experiment, dataset: Dataset) -> nnx.Module:
 def _start_from_pretrained(directory: Path, state: TrainState, mesh: Mesh) -> TrainState:
     params, notes = start_from(Pretrained.read(directory), state.params)
     _say("; ".join([f"starting from the weights in {directory}", *notes]))
-    return dataclasses.replace(state, params=jax.device_put(params, replicated(mesh)))
+    params = jax.device_put(params, replicated(mesh))
+    return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
 
 
 def _train_from(
@@ -284,24 +280,29 @@ class _Reporter:
         self._clock = now
 
     def evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        """Evaluates a state on the whole of the run's evaluated split and reports it."""
-        program, split = self._run.program, self._run.split
-        figures = evaluate_split(
-            program.definition,
-            state.params,
-            self._run.evaluated,
-            statistics=state.statistics,
-            mean=program.mean,
-            std=program.std,
-            batch_size=self._run.experiment.run.eval_batch_size,
-            mesh=program.mesh,
-            image_size=self._run.evaluation_size,
-        )
-        if not math.isfinite(figures["loss"]):
-            self._diverged(step, f"the {split} loss", figures["loss"], float(np.asarray(program.schedule(step - 1))))
-        figures = {f"{split}/{name}": figures[name] for name in ("loss", "top1", "top5")}
-        self._pass_on(step, figures)
-        return figures
+        """Evaluates a state, and its average if it keeps one, on the run's whole evaluated split and reports both."""
+        program, settings = self._run.program, self._run.experiment.run
+        reported: dict[str, float] = {}
+        for label, params in ((self._run.split, state.params), (f"{self._run.split}_ema", state.ema)):
+            if not params:
+                continue
+            figures = evaluate_split(
+                program.definition,
+                params,
+                self._run.evaluated,
+                statistics=state.statistics,
+                mean=program.mean,
+                std=program.std,
+                batch_size=settings.eval_batch_size,
+                mesh=program.mesh,
+                image_size=settings.evaluation_size,
+            )
+            if not math.isfinite(figures["loss"]):
+                lr = float(np.asarray(program.schedule(step - 1)))
+                self._diverged(step, f"the {label} loss", figures["loss"], lr)
+            reported |= {f"{label}/{name}": figures[name] for name in ("loss", "top1", "top5")}
+        self._pass_on(step, reported)
+        return reported
 
     def _pass_on(self, step: int, figures: Mapping[str, float]) -> None:
         self._writer.write(step, step / self._run.steps_per_epoch, figures)
@@ -336,7 +337,7 @@ def _finish(workdir: Path, run: Run, parameters: int) -> dict[str, Any]:
     split, top1 = run.split, f"{run.split}/top1"
     evaluations = [line for line in lines if top1 in line]
     speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
-    names = ("step", "epoch", f"{split}/loss", top1, f"{split}/top5")
+    names = [name for name in evaluations[-1] if name in ("step", "epoch") or name.startswith(split)]
     best = max(evaluations, key=lambda line: line[top1])
     summary = {
         "split": split,

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from photographs import photographs
 from convnext_jax.augment.policy import augment, check_policy
 from convnext_jax.config import AugmentConfig
 from convnext_jax.data.resident import Batch, normalize
+from convnext_jax.distributed import batch_sharded, make_mesh, replicated
 from convnext_jax.errors import UserError
 
 IMAGES = photographs(32, 32)
@@ -27,9 +29,11 @@ EVERYTHING = AugmentConfig(
     cutmix_alpha=1.0,
 )
 
+compiled = jax.jit(augment, static_argnums=(0, 4, 5))
+
 
 def augmented(config: AugmentConfig, seed: int = 0, step: int = 0) -> np.ndarray:
-    return np.asarray(augment(config, seed, step, BATCH, MEAN, STD)[0])
+    return np.asarray(compiled(config, jnp.uint32(seed), jnp.int32(step), BATCH, MEAN, STD)[0])
 
 
 def test_nothing_on_only_normalises():
@@ -75,6 +79,20 @@ def test_what_one_family_draws_does_not_depend_on_the_others():
     both = augmented(dataclasses.replace(OFF, crop_padding=4, flip="random"))
     same, mirrored = (both == only_crop).all((1, 2, 3)), (both == only_crop[:, :, ::-1]).all((1, 2, 3))
     assert (same | mirrored).all() and same.any() and mirrored.any()
+
+
+def test_eight_devices_give_the_images_of_one_and_send_none_to_each_other():
+    mesh = make_mesh()
+    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:4]]) if leaf.ndim else leaf, BATCH)
+    shardings = Batch(*[batch_sharded(mesh)] * 3, replicated(mesh))
+    arguments = (EVERYTHING, jnp.uint32(3), jnp.int32(5))
+    expected = compiled(*arguments, twice, MEAN, STD)
+    program = compiled.lower(*arguments, jax.device_put(twice, shardings), MEAN, STD).compile()
+    found = program(*arguments[1:], jax.device_put(twice, shardings))
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, expected)
+    text = program.as_text()
+    assert "u8[2,32,32,3]" in text
+    assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
 
 
 def test_padding_that_reflection_cannot_fill_is_refused():

@@ -21,6 +21,7 @@ OVERRIDES = (
     "--config.run.steps_per_dispatch=2",
     "--config.run.eval_every_epochs=1",
     "--config.run.batch_size=128",
+    "--config.optim.ema_decay=0.9",
 )
 
 
@@ -58,20 +59,22 @@ def figures_of(workdir: Path) -> list[tuple[float, ...]]:
     return [tuple(line.get(name, 0.0) for name in names) for line in lines]
 
 
-@pytest.mark.parametrize("batch_size", ["500", "77"])
+@pytest.mark.parametrize(("batch_size", "weights"), [("500", "raw"), ("77", "raw"), ("500", "ema")])
 def test_evaluation_gives_the_figures_of_the_end_of_training(
-    trained: Path, environment: dict[str, str], tmp_path: Path, batch_size: str
+    trained: Path, environment: dict[str, str], tmp_path: Path, batch_size: str, weights: str
 ):
     done = run(
-        *("evaluate.py", "--workdir", str(trained), "--batch_size", batch_size, "--output", str(tmp_path / "out")),
+        *("evaluate.py", "--workdir", str(trained), "--weights", weights),
+        *("--batch_size", batch_size, "--output", str(tmp_path / "out")),
         env=environment,
     )
     assert done.returncode == 0, done.stderr
     evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     final = json.loads((trained / "summary.json").read_text())["final"]
-    assert evaluation["top1"] == final["test/top1"]
-    assert evaluation["top5"] == final["test/top5"]
-    assert evaluation["loss"] == pytest.approx(final["test/loss"], rel=1e-6)
+    split = {"raw": "test", "ema": "test_ema"}[weights]
+    assert evaluation["top1"] == final[f"{split}/top1"]
+    assert evaluation["top5"] == final[f"{split}/top5"]
+    assert evaluation["loss"] == pytest.approx(final[f"{split}/loss"], rel=1e-6)
     assert evaluation["step"] == final["step"] and evaluation["examples"] == 359
     assert f"{evaluation['top1']}" in done.stdout
 

@@ -64,7 +64,11 @@ def test_a_run_writes_what_it_promises(whole: tuple[Path, dict[str, Any]]):
         *("step", "epoch", "seconds", "train/loss", "train/top1", "train/lr", "train/grad_norm"),
         "train/images_per_second",
     }
-    assert set(test_lines[0]) == {"step", "epoch", "seconds", "test/loss", "test/top1", "test/top5"}
+    assert set(test_lines[0]) == {
+        *("step", "epoch", "seconds", "test/loss", "test/top1", "test/top5"),
+        *("test_ema/loss", "test_ema/top1", "test_ema/top5"),
+    }
+    assert test_lines[0]["test_ema/loss"] != test_lines[0]["test/loss"]
     assert test_lines[-1]["epoch"] == 4.0
     assert test_lines[-1]["test/loss"] < test_lines[0]["test/loss"] - 0.05
     assert json.loads((workdir / "summary.json").read_text()) == summary
@@ -85,8 +89,8 @@ def test_a_finished_run_is_not_run_again(whole: tuple[Path, dict[str, Any]]):
 def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
     whole: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # One step a call, so that a stop falls between two evaluations.
-    experiment = tiny_experiment(steps_per_dispatch=1)
+    # One step a call, so that a stop falls between two evaluations; other images before and after it.
+    experiment = tiny_experiment(steps_per_dispatch=1, image_sizes=(24, 16))
     train(experiment, tmp_path / "unbroken")
 
     evaluate = loop._Reporter.catch_up

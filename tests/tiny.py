@@ -1,5 +1,7 @@
 """A network and a data set so small that a test may compile its training step."""
 
+from typing import Any
+
 import numpy as np
 from flax import nnx
 
@@ -38,11 +40,11 @@ def tiny_dataset(train: int = 40, test: int = 13, size: int = 16) -> Dataset:
     return Dataset("tiny", split(train), split(test), names, mean, std)
 
 
-def tiny_experiment(**run: int) -> Experiment:
+def tiny_experiment(**run: Any) -> Experiment:
     """The settings that go with them."""
     return Experiment(
         model=ModelConfig(drop_path=0.2),
         augment=AugmentConfig(crop_padding=2, flip="random"),
-        optim=OptimConfig(learning_rate=3e-3, warmup_epochs=1.0),
+        optim=OptimConfig(learning_rate=3e-3, warmup_epochs=1.0, ema_decay=0.5),
         run=RunConfig(**({"epochs": 4, "batch_size": 8, "steps_per_dispatch": 5} | run)),
     )

@@ -69,10 +69,12 @@ class SavedRun:
         with self.checkpoints() as checkpoints:
             return checkpoints.select(which)
 
-    def restore(self, step: int) -> tuple[Any, Any]:
-        """Parameters and running statistics of a checkpoint, laid out as ``like``."""
+    def restore(self, step: int, weights: str = "raw") -> tuple[Any, Any]:
+        """Parameters, or with ``ema`` their average, and running statistics of a checkpoint, laid out as ``like``."""
+        if weights == "ema" and not self.experiment.optim.ema_decay:
+            raise UserError(f"--weights ema: the run in {self.workdir} keeps no average (config.optim.ema_decay=0)")
         with self.checkpoints() as checkpoints:
-            return checkpoints.restore_model(step, *self.like)
+            return checkpoints.restore_model(step, *self.like, weights)
 
     def evaluate(self, params: Any, statistics: Any, *, split: str, batch_size: int) -> dict[str, Any]:
         """Evaluates parameters and running statistics, laid out as ``like``, on a whole split."""
@@ -86,6 +88,7 @@ class SavedRun:
             std=self.record.std,
             batch_size=batch_size,
             mesh=self.mesh,
+            image_size=self.experiment.run.evaluation_size,
         )
         return figures | {
             "parameters": count_parameters(params),
@@ -117,6 +120,7 @@ def evaluate_workdir(
     workdir: Path,
     *,
     which: str = "latest",
+    weights: str = "raw",
     split: str = "test",
     data_dir: str | None = None,
     dtype: str | None = None,
@@ -127,6 +131,7 @@ def evaluate_workdir(
     Args:
       workdir: a workdir of ``train.py``.
       which: ``latest``, ``best`` or a step.
+      weights: ``raw``, or ``ema`` for the moving average of the parameters.
       split: ``test``, ``train``, or ``validation`` if the run held out one.
       data_dir: where the data are on this machine; where the config says if None.
       dtype: what to compute in; what the config says if None.
@@ -138,7 +143,8 @@ def evaluate_workdir(
       ``seeds`` the evaluation of each.
 
     Raises:
-      UserError: no workdir, no such checkpoint, no such split, or data that are missing or other than those trained on.
+      UserError: no workdir, no such checkpoint, weights or split, or data that are missing or other than those trained
+        on.
     """
     experiment = read_experiment(workdir)
     runs = [SavedRun.open(directory, data_dir=data_dir, dtype=dtype) for directory, _ in seed_runs(workdir, experiment)]
@@ -149,7 +155,8 @@ def evaluate_workdir(
             f" train them to the end, or evaluate one: --workdir {runs[0].workdir}"
         )
     evaluations = [
-        run.evaluate(*run.restore(step), split=split, batch_size=batch_size) | {"step": step, "weights": "raw"}
+        run.evaluate(*run.restore(step, weights), split=split, batch_size=batch_size)
+        | {"step": step, "weights": weights}
         for run, step in zip(runs, steps, strict=True)
     ]
     if len(runs) == 1:
