@@ -42,19 +42,19 @@ def _default_workdir(config: str, experiment: Experiment) -> Path:
 
 def _train(experiment: Experiment, workdir: Path) -> None:
     # What follows takes seconds to import; a mistake above was answered without it.
-    from convnext_jax import data, loop, seeds
+    from convnext_jax import data, loop, preparation, seeds
     from convnext_jax import workdir as workdirs
     from convnext_jax.distributed import make_mesh, use_all_cores
 
-    use_all_cores(experiment.run.batch_size)
-    loop.check_optimizer(experiment)
+    use_all_cores(experiment.run.batch_size // experiment.optim.accumulation)
+    preparation.check_optimizer(experiment)
     begun = all(workdirs.has_begun(directory) for directory, _ in workdirs.seed_runs(workdir, experiment))
     workdirs.claim(workdir, experiment)
     dataset = data.load(experiment.data)
     mesh = make_mesh()
-    loop.check_against_data(experiment, dataset, mesh)
+    preparation.check_against_data(experiment, dataset, mesh)
     if not begun:
-        loop.check_pretrained(experiment, dataset)
+        preparation.check_pretrained(experiment, dataset)
     workdirs.DatasetRecord.of(dataset).write(workdir)
     print(f"workdir: {workdir}")
     try:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 
-from convnext_jax import command_line, data, loop
+from convnext_jax import command_line, data, preparation
 from convnext_jax.config import AugmentConfig
 from convnext_jax.data.resident import Batch
 from convnext_jax.distributed import batch_sharded, make_mesh, replicated, use_all_cores
@@ -40,7 +40,7 @@ def main() -> None:
     options, overrides = parser.parse_known_args()
     experiment = command_line.load_experiment(options.config, overrides)
     steps_per_epoch = len(data.load(experiment.data).train) // experiment.run.batch_size
-    steps = loop.largest_divisor(steps_per_epoch, options.steps)
+    steps = preparation.largest_divisor(steps_per_epoch, options.steps)
     seconds = measure(*build(experiment, steps), pairs=options.pairs)
     ratios = [constant / real for real, constant in seconds]
     images = steps * experiment.run.batch_size
@@ -66,10 +66,10 @@ def build(experiment: Any, steps: int) -> tuple[Callable[[], None], Callable[[],
     dataset = data.load(experiment.data)
     use_all_cores(experiment.run.batch_size)
     mesh = make_mesh()
-    loop.check_against_data(experiment, dataset, mesh)
+    preparation.check_against_data(experiment, dataset, mesh)
     seed = jax.device_put(jnp.uint32(0), replicated(mesh))
 
-    run, state = loop.prepare(experiment, dataset, mesh)
+    run, state = preparation.prepare(experiment, dataset, mesh)
     real = compile_train_steps(run.program, state, run.train, seed, steps)
     program = dataclasses.replace(run.program, augment=AugmentConfig(crop_padding=0, flip="none"))
     indices = jnp.arange(program.batch_size, dtype=jnp.int32)
@@ -79,7 +79,7 @@ def build(experiment: Any, steps: int) -> tuple[Callable[[], None], Callable[[],
     def constant_steps(state: TrainState, batch: Batch, seed: jax.Array) -> Any:
         return jax.lax.scan(lambda state, _: train_step(program, state, batch, seed), state, length=steps)
 
-    _, other = loop.prepare(experiment, dataset, mesh)
+    _, other = preparation.prepare(experiment, dataset, mesh)
     jitted = jax.jit(constant_steps, donate_argnums=0, out_shardings=replicated(mesh))
     constant = jitted.lower(other, batch, seed).compile()
     return _repeater(real, state, run.train, seed), _repeater(constant, other, batch, seed)

@@ -100,9 +100,14 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
 
 
 def check_names(experiment: Experiment) -> None:
-    """Raises UserError where the experiment names a data set or a model that does not exist or cannot be built."""
+    """Raises UserError where the experiment names a data set or a model that does not exist or cannot be built.
+
+    That a model's image sizes fit it is known here, that of the data's own images only once they are loaded.
+    """
     from convnext_jax.data.registry import check_name
     from convnext_jax.models.architectures import configured_architecture
 
-    configured_architecture(experiment.model)
+    architecture = configured_architecture(experiment.model)
+    for size in experiment.run.image_sizes:
+        architecture.check_image_size(size, size)
     check_name(experiment.data.name)

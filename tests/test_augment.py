@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from photographs import photographs
 
-from convnext_jax.augment.policy import augment, check_policy
+from convnext_jax.augment.policy import augment, check_augment
 from convnext_jax.config import AugmentConfig
 from convnext_jax.data.resident import Batch, normalize
 from convnext_jax.distributed import batch_sharded, make_mesh, replicated
@@ -96,7 +96,7 @@ def test_eight_devices_give_the_images_of_one_and_send_none_to_each_other():
 
 
 def test_padding_that_reflection_cannot_fill_is_refused():
-    check_policy(AugmentConfig(crop_padding=5), 6, 7)
-    check_policy(AugmentConfig(crop_padding=6, crop_mode="constant"), 6, 7)
+    check_augment(AugmentConfig(crop_padding=5), 6, 7)
+    check_augment(AugmentConfig(crop_padding=6, crop_mode="constant"), 6, 7)
     with pytest.raises(UserError, match=r"crop_padding=6: .*6x7 pixels; at most 5"):
-        check_policy(AugmentConfig(crop_padding=6), 6, 7)
+        check_augment(AugmentConfig(crop_padding=6), 6, 7)

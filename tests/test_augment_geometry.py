@@ -7,6 +7,7 @@ import pytest
 from photographs import photographs
 from PIL import Image
 
+from convnext_jax.augment.erasing import random_erasing
 from convnext_jax.augment.geometry import (
     affine,
     alternating_flip,
@@ -87,7 +88,8 @@ def test_a_box_enlarged_is_pillows_crop_and_resize():
 
 
 def test_resized_crops_keep_to_their_area_and_reach_the_whole_image():
-    box = np.asarray(random_box(jax.random.key(0), 2000, 32, 40, (0.25, 1.0), (3 / 4, 4 / 3)))
+    box, fits = map(np.asarray, random_box(jax.random.key(0), 2000, 32, 40, (0.25, 1.0), (3 / 4, 4 / 3)))
+    assert fits.all()
     left, upper, right, lower = box.T
     assert (left >= 0).all() and (upper >= 0).all() and (right <= 40).all() and (lower <= 32).all()
     width, height = right - left, lower - upper
@@ -99,9 +101,13 @@ def test_resized_crops_keep_to_their_area_and_reach_the_whole_image():
     assert abs(np.corrcoef(left[share < 0.5], upper[share < 0.5])[0, 1]) < 0.15
 
 
-def test_a_box_that_never_fits_is_the_whole_image():
-    box = random_box(jax.random.key(0), 5, 8, 80, (0.9, 0.9), (1.0, 1.0001))
-    np.testing.assert_array_equal(box, [[0, 0, 80, 8]] * 5)
+def test_where_no_box_fits_a_crop_takes_the_whole_image_and_nothing_is_erased():
+    images = jnp.asarray(photographs(8, 80))
+    square = (1.0, 1.0001)
+    assert not random_box(jax.random.key(0), 5, 8, 80, (0.9, 0.9), square)[1].any()
+    np.testing.assert_array_equal(random_resized_crop(jax.random.key(0), images, 0.9, square), images)
+    floats = images.astype(jnp.float32)
+    np.testing.assert_array_equal(random_erasing(jax.random.key(0), floats, 1.0, area=(0.9, 0.9), ratio=square), floats)
 
 
 def test_a_resized_crop_of_the_whole_image_is_the_image():

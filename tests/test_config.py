@@ -75,7 +75,7 @@ def test_a_whole_number_is_a_float():
         ("augment", "mix_probability", -0.1, r"mix_probability=-0\.1: must be in \[0, 1\]"),
         ("optim", "ema_decay", 1.0, r"config\.optim\.ema_decay=1\.0: must be in \[0, 1\)"),
         ("optim", "accumulation", 3, r"accumulation=3 does not divide config\.run\.batch_size=128"),
-        ("run", "image_sizes", (0, 32), r"image_sizes=\(0, 32\): must be positive, at most one for each"),
+        ("run", "image_sizes", (0, 32), r"image_sizes=\(0, 32\): must be in \[1, 4096\], at most one for each"),
         ("augment", "crop_padding", -1, r"config\.augment\.crop_padding=-1: must be in \[0, "),
         ("data", "image_size", 0, r"config\.data\.image_size=0: must be in \[1, "),
         ("data", "data_dir", 3, r"config\.data\.data_dir=3: must be of type str or none"),
@@ -145,6 +145,10 @@ def test_what_is_wrong_is_named(section: str, field: str, value: Any, message: s
             {"model": {"norm": "batch"}, "optim": {"accumulation": 2}},
             r"config\.optim\.accumulation=2 would change .*config\.model\.norm='batch'",
         ),
+        (
+            {"model": {"norm": "batch"}, "optim": {"ema_decay": 0.99}},
+            r"config\.optim\.ema_decay=0\.99 averages parameters, .*config\.model\.norm='batch'",
+        ),
         ({"model": {"norm": "batch", "remat": True}}, r"config\.model\.remat=True would lose .*norm='batch'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),
@@ -165,6 +169,11 @@ def test_two_that_contradict_each_other_are_both_named(settings: dict[str, Any],
 def test_names_of_other_tables_are_checked_before_anything_loads(section: str, field: str, message: str):
     with pytest.raises(UserError, match=message):
         check_names(parse_experiment({section: {field: "convnext_tinny"}}))
+
+
+def test_image_sizes_too_small_for_the_stem_are_refused_before_anything_loads():
+    with pytest.raises(UserError, match="16x16 pixels are too small for the stem 'patch4': the smallest .* 32x32"):
+        check_names(parse_experiment({"run": {"image_sizes": (32, 16)}}))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax import loop
+from convnext_jax import loop, preparation
 from convnext_jax.config import DataConfig
 from convnext_jax.data import Dataset, Split, load
 from convnext_jax.data.validation import hold_out_validation
@@ -78,7 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     workdir = tmp_path_factory.mktemp("run")
     dataset = dataclasses.replace(DATASET, validation=DATASET.test, test=cast(Split, None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
+        patch.setattr(preparation, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
         claim(workdir, EXPERIMENT)
         DatasetRecord.of(dataset).write(workdir)
         return workdir, loop.train(EXPERIMENT, dataset, workdir, make_mesh(jax.devices()[:1]))
@@ -87,7 +87,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 def test_training_evaluates_it_and_says_so(trained: tuple[Path, dict[str, Any]]):
     workdir, summary = trained
     lines = [line for line in read_metrics(workdir / "metrics.jsonl") if "validation/top1" in line]
-    names = {"validation/loss", "validation/top1", "validation/top5"}
+    names = {f"{split}/{name}" for split in ("validation", "validation_ema") for name in ("loss", "top1", "top5")}
     assert [line["step"] for line in lines] == [5, 10, 15, 20]
     assert all({name for name in line if "/" in name} == names for line in lines)
     assert summary["split"] == "validation" and names < summary["final"].keys() == summary["best"].keys()

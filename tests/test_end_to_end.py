@@ -22,6 +22,7 @@ OVERRIDES = (
     "--config.run.eval_every_epochs=1",
     "--config.run.batch_size=128",
     "--config.optim.ema_decay=0.9",
+    "--config.run.image_sizes=(32,40)",
 )
 
 

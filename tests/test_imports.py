@@ -24,6 +24,7 @@ LAYERS = (
     ("evaluate",),
     ("logging",),
     ("curves",),
+    ("preparation",),
     ("loop",),
     ("seeds",),
     ("command_line",),

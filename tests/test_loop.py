@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax import loop
+from convnext_jax import loop, preparation
 from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
 from convnext_jax.distributed import make_mesh
 from convnext_jax.errors import UserError
@@ -21,14 +21,20 @@ from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.logging import read_metrics
 from convnext_jax.models import split_model
 from convnext_jax.models.pretrained import Pretrained
+from convnext_jax.train.step import Program, compile_train_steps
 from convnext_jax.workdir import claim
 
 DATASET = tiny_dataset()
 
 
-def train(experiment: Experiment, workdir: Path) -> dict[str, Any]:
+def train(experiment: Experiment, workdir: Path, compiled_sizes: list[int | None] | None = None) -> dict[str, Any]:
+    def compile_steps(program: Program, *arguments: Any) -> jax.stages.Compiled:
+        if compiled_sizes is not None:
+            compiled_sizes.append(program.image_size)
+        return compile_train_steps(program, *arguments)
+
     claim(workdir, experiment)
-    return loop.train(experiment, DATASET, workdir, make_mesh(jax.devices()[:1]))
+    return loop.train(experiment, DATASET, workdir, make_mesh(jax.devices()[:1]), compile_steps)
 
 
 def without_clocks(workdir: Path) -> list[dict[str, float]]:
@@ -42,7 +48,7 @@ def without_clocks(workdir: Path) -> list[dict[str, float]]:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setattr(loop, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
+    monkeypatch.setattr(preparation, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """Four epochs of five steps without a stop."""
     workdir = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
+        patch.setattr(preparation, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
         return workdir, train(tiny_experiment(), workdir)
 
 
@@ -91,7 +97,9 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 ):
     # One step a call, so that a stop falls between two evaluations; other images before and after it.
     experiment = tiny_experiment(steps_per_dispatch=1, image_sizes=(24, 16))
-    train(experiment, tmp_path / "unbroken")
+    sizes: list[int | None] = []
+    train(experiment, tmp_path / "unbroken", sizes)
+    assert sizes == [24, 16]
 
     evaluate = loop._Reporter.catch_up
     calls = []
@@ -116,7 +124,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 
 
 def read_parameters(experiment: Experiment, workdir: Path) -> Any:
-    _, state = loop.prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
+    _, state = preparation.prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
     with loop.Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.restore_model(20, state.params, {})[0]
 
@@ -126,7 +134,7 @@ def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(
 ):
     # The learning rate explodes in the second epoch; the first is saved.
     experiment = tiny_experiment()
-    monkeypatch.setattr(loop, "make_schedule", lambda *_: lambda step: jax.numpy.where(step < 5, 1e-3, 1e38))
+    monkeypatch.setattr(preparation, "make_schedule", lambda *_: lambda step: jax.numpy.where(step < 5, 1e-3, 1e38))
     with pytest.raises(
         loop.Diverged,
         match=r"is (nan|inf) at step [6-9], learning rate 1e\+38; the checkpoint of step 5 is kept; lower",
@@ -161,23 +169,32 @@ def test_what_only_the_data_can_tell_is_refused_before_compilation(change: dict[
         part = dataclasses.replace(getattr(experiment, section), **fields)
         experiment = dataclasses.replace(experiment, **{section: part})
     with pytest.raises(UserError, match=message):
-        loop.check_against_data(experiment, DATASET, make_mesh())
+        preparation.check_against_data(experiment, DATASET, make_mesh())
 
 
 def test_muon_without_matrices_is_refused_by_the_shapes_alone(monkeypatch: pytest.MonkeyPatch):
     experiment = dataclasses.replace(tiny_experiment(), optim=OptimConfig(name="muon"))
-    monkeypatch.setattr(loop, "model_from_config", lambda *arguments, **names: tiny_model())
-    loop.check_optimizer(experiment)
-    monkeypatch.setattr(loop, "model_from_config", lambda *arguments, **names: nnx.Dict(head=tiny_model().head))
+    monkeypatch.setattr(preparation, "model_from_config", lambda *arguments, **names: tiny_model())
+    preparation.check_optimizer(experiment)
+    monkeypatch.setattr(preparation, "model_from_config", lambda *arguments, **names: nnx.Dict(head=tiny_model().head))
     with pytest.raises(UserError, match=r"config\.optim\.name=muon .* config\.model\.name has none"):
-        loop.check_optimizer(experiment)
+        preparation.check_optimizer(experiment)
+
+
+def test_a_part_of_a_batch_that_does_not_split_over_the_devices_is_refused():
+    experiment = tiny_experiment(batch_size=16)
+    experiment = dataclasses.replace(experiment, optim=dataclasses.replace(experiment.optim, accumulation=4))
+    with pytest.raises(
+        UserError, match=r"batch_size / config\.optim\.accumulation=4 is not a multiple of the 8 devices"
+    ):
+        preparation.check_against_data(experiment, DATASET, make_mesh())
 
 
 def test_images_too_small_for_the_stem_are_refused():
     small = tiny_dataset(size=8)
     experiment = dataclasses.replace(tiny_experiment(), augment=AugmentConfig(crop_padding=0))
     with pytest.raises(UserError, match="32"):
-        loop.check_against_data(experiment, small, make_mesh())
+        preparation.check_against_data(experiment, small, make_mesh())
 
 
 def write_pretrained(directory: Path, num_classes: int = 4) -> Any:
@@ -202,7 +219,7 @@ def test_a_run_starts_from_pretrained_weights_and_needs_them_once(
 ):
     params = write_pretrained(tmp_path / "weights", num_classes)
     experiment = starting_from(tmp_path / "weights")
-    loop.check_pretrained(experiment, DATASET)
+    preparation.check_pretrained(experiment, DATASET)
     train(experiment, tmp_path / "run")
     said = capsys.readouterr().err
     assert f"starting from the weights in {tmp_path / 'weights'}" in said
@@ -210,7 +227,7 @@ def test_a_run_starts_from_pretrained_weights_and_needs_them_once(
     (tmp_path / "weights").rename(tmp_path / "moved")
     train(experiment, tmp_path / "run")
 
-    _, state = loop.prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
+    _, state = preparation.prepare(experiment, DATASET, make_mesh(jax.devices()[:1]))
     with loop.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         trained = checkpoints.restore_model(5, state.params, {})[0]
     if num_classes == 7:
@@ -224,6 +241,16 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_compiled(tmp_pat
     del params["norm"]
     Pretrained(params, "tiny", "patch2", 4, "a test").write(tmp_path / "broken")
     with pytest.raises(UserError, match=r"the weights, of tiny, do not fit this model: norm/bias is missing; norm/sc"):
-        loop.check_pretrained(starting_from(tmp_path / "broken"), DATASET)
+        preparation.check_pretrained(starting_from(tmp_path / "broken"), DATASET)
     with pytest.raises(UserError, match="absent holds no weights to start from"):
-        loop.check_pretrained(starting_from(tmp_path / "absent"), DATASET)
+        preparation.check_pretrained(starting_from(tmp_path / "absent"), DATASET)
+
+
+def test_image_sizes_take_equal_parts_of_the_epochs():
+    experiment = tiny_experiment(epochs=5, image_sizes=(16, 24, 16))
+    run = preparation.Run(experiment, *[cast(Any, None)] * 4, steps_per_epoch=2, steps_per_call=1)
+    assert [run.image_size_at(step) for step in range(10)] == [16, 16, 16, 16, 24, 24, 24, 24, 16, 16]
+    assert run.image_sizes_from(0) == run.image_sizes_from(3) == [16, 24]
+    assert run.image_sizes_from(8) == [16]
+    plain = dataclasses.replace(run, experiment=tiny_experiment(epochs=5))
+    assert plain.image_size_at(7) is None and plain.image_sizes_from(0) == [None]

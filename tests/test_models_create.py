@@ -238,3 +238,9 @@ def test_a_configuration_changes_what_it_sets_and_nothing_else() -> None:
     assert configured_architecture(config) == expected
     model = model_from_config(config, num_classes=3, dtype="float32")
     assert model.architecture == expected
+
+
+def test_a_config_sets_what_is_no_part_of_the_architecture():
+    config = ModelConfig("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), dropout=0.25, remat=True)
+    model = model_from_config(config, num_classes=3, dtype="float32")
+    assert model.dropout == 0.25 and all(stage.remat for stage in model.stages)

@@ -14,7 +14,7 @@ import pytest
 from test_loop import without_clocks
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax import loop, seeds
+from convnext_jax import loop, preparation, seeds
 from convnext_jax.config import Experiment
 from convnext_jax.distributed import abstract, make_mesh, replicated
 from convnext_jax.errors import UserError
@@ -26,7 +26,7 @@ from convnext_jax.workdir import DatasetRecord, claim
 DATASET = tiny_dataset()
 # Four epochs of five steps, as in other tests, so that what they compiled serves here too.
 EXPERIMENT = tiny_experiment(seed=3, seeds=2, eval_every_epochs=4)
-FIGURES = ("test/loss", "test/top1", "test/top5")
+FIGURES = [f"{split}/{name}" for split in ("test", "test_ema") for name in ("loss", "top1", "top5")]
 
 
 class Both(NamedTuple):
@@ -58,7 +58,7 @@ def read_parameters(workdir: Path) -> Any:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
+    monkeypatch.setattr(preparation, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
     monkeypatch.setattr(offline, "model_from_config", lambda *arguments, **names: tiny_model())
     monkeypatch.setattr(offline, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
     monkeypatch.setattr(offline.data, "load", lambda config: DATASET)
@@ -76,7 +76,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
 
     workdir = tmp_path_factory.mktemp("both")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
+        patch.setattr(preparation, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
         patch.setattr(seeds, "compile_train_steps", keeping)
         summary = train(workdir)
     return Both(workdir, summary, compiled)

@@ -44,11 +44,11 @@ def test_a_point_is_its_settings_and_a_folder_that_says_which(tmp_path: Path):
 
 
 def test_values_that_differ_are_told_for_every_point(tmp_path: Path):
-    first, second = points_of(tmp_path, '[{"model.depths": (1, 1, 2, 1), "augment.flip": False}, {"optim.b2": 0.99}]')
+    first, second = points_of(tmp_path, '[{"model.depths": (1, 1, 2, 1), "augment.flip": "none"}, {"optim.b2": 0.99}]')
     assert first.values == {"model.depths": (1, 1, 2, 1), "optim.b2": 0.999}
     assert second.values == {"model.depths": None, "optim.b2": 0.99}
     assert first.workdir.name.startswith("depths=_1_1_2_1_-b2=0.999-")
-    assert first.experiment.model.depths == (1, 1, 2, 1) and second.experiment.augment.flip is False
+    assert first.experiment.model.depths == (1, 1, 2, 1) and second.experiment.augment.flip == "none"
 
 
 @pytest.mark.parametrize(

@@ -193,3 +193,25 @@ def test_the_whole_recipe_is_one_trace_and_keeps_its_average(one_device: Mesh, m
     expected = jax.tree.map(lambda mean, new: 3 / 12 * mean + 9 / 12 * np.asarray(new), before, state.params)
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), state.ema, expected)
     assert len(traces) == 1 and call._cache_size() == 1
+
+
+def test_the_step_passes_its_settings_on(one_device: Mesh, monkeypatch: pytest.MonkeyPatch):
+    passed = {}
+
+    def spy(name: str, index: int) -> None:
+        original = getattr(step_module, name)
+
+        def spying(*arguments: Any) -> Any:
+            passed[name] = arguments[index]
+            return original(*arguments)
+
+        monkeypatch.setattr(step_module, name, spying)
+
+    for name, index in (("accumulated_gradient", 2), ("sharpness_aware", 1), ("scale", 1), ("update_ema", 2)):
+        spy(name, index)
+    experiment = tiny_experiment()
+    optim = dataclasses.replace(experiment.optim, accumulation=4, sam_rho=0.05, ema_decay=0.9)
+    program, state, data = build(one_device, dataclasses.replace(experiment, optim=optim))
+    program = dataclasses.replace(program, image_size=24)
+    jax.eval_shape(lambda *arguments: train_steps(program, *arguments, 1), state, data, put_seed(0, one_device))
+    assert passed == {"accumulated_gradient": 4, "sharpness_aware": 0.05, "scale": 24, "update_ema": 0.9}

@@ -7,7 +7,8 @@ The argument is convnext or improved (with a Swin-MLP module). Top-1 of the repo
 
 The report states no more of its recipe than the first line. The rest here is that of Liu et al. 2022 for ImageNet,
 whose learning rate it is: weight decay 0.05, 20 epochs of warm-up, cosine, smoothing 0.1, RandAugment of magnitude 9,
-mixup 0.8, CutMix 1.0, random erasing 0.25, at 224 pixels, to which the images are enlarged on the device.
+mixup 0.8, CutMix 1.0, random erasing 0.25, at 224 pixels, to which the images are enlarged on the device, after all
+augmentation, so that the noise of an erased rectangle is as coarse as the pixels of CIFAR.
 """
 
 from ml_collections import config_dict

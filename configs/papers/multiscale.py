@@ -15,10 +15,10 @@ Top-1 of the paper in percent, on the test split (CIFAR) or the validation split
     cifar100_adamw   ours 72.76
     tiny_imagenet    t 70.36, ours 71.39
 
-The paper subtracts a mean image on Tiny ImageNet; here, as everywhere in this project, channel means are subtracted. It
-does not say how AdamW on CIFAR warms up or decays, nor how a crop at 224 pixels is drawn: a cosine without warm-up, and
-a crop of the 64 pixels with 8 of border, which are then enlarged on the device, are this project's readings. Images
-pass the paper's RandAugment (9, 0.5) as two operations of magnitude 9 with deviation 0.5.
+The paper subtracts a mean image on Tiny ImageNet; here, as everywhere in this project, channel means are subtracted.
+How AdamW on CIFAR warms up or decays, and how a crop at 224 pixels is drawn, is not known: a cosine without warm-up, and
+a crop of the 64 pixels with 8 of border, with all augmentation there and enlargement on the device afterwards, are this
+project's readings. RandAugment (9, 0.5) is read as two operations of magnitude 9 with deviation 0.5.
 """
 
 from typing import Any

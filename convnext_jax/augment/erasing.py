@@ -19,7 +19,7 @@ def random_erasing(
     Args:
       key: a PRNG key.
       images: float32 [B, H, W, C], normalised, so that 0 is the mean colour.
-      probability: that an image is touched, independently.
+      probability: that an image is touched, independently; one in which ten rectangles in a row do not fit is not.
       mode: ``constant`` covers with 0, ``pixel`` with noise from N(0, 1) in every pixel and channel.
       area: the least and the most share of the image, uniform.
       ratio: the least and the most width over height, uniform on the logarithmic scale.
@@ -32,8 +32,9 @@ def random_erasing(
     """
     batch, height, width, _ = images.shape
     box_key, acts_key, noise_key = jax.random.split(key, 3)
-    covered = inside(random_box(box_key, batch, height, width, area, ratio), height, width)
-    covered &= jax.random.bernoulli(acts_key, probability, (batch, 1, 1))
+    box, fits = random_box(box_key, batch, height, width, area, ratio)
+    acts = fits & jax.random.bernoulli(acts_key, probability, (batch,))
+    covered = inside(box, height, width) & acts[:, None, None]
     cover = jax.random.normal(noise_key, images.shape) if mode == "pixel" else jnp.float32(0)
     return jnp.where(covered[..., None], cover, images)
 

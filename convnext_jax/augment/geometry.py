@@ -155,7 +155,8 @@ def random_resized_crop(
       ``RandomResizedCrop``.
     """
     batch, height, width, _ = images.shape
-    box = random_box(key, batch, height, width, (min_area, 1.0), ratio)
+    box, fits = random_box(key, batch, height, width, (min_area, 1.0), ratio)
+    box = jnp.where(fits[:, None], box, jnp.asarray((0, 0, width, height), jnp.int32))
     left, upper, right, lower = (box[:, index].astype(jnp.float32) for index in range(4))
     zero = jnp.zeros_like(left)
     scale_x, scale_y = (right - left) / width, (lower - upper) / height
@@ -164,7 +165,7 @@ def random_resized_crop(
 
 def random_box(
     key: jax.Array, count: int, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float]
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Draws rectangles of whole pixels in an image.
 
     Args:
@@ -176,8 +177,8 @@ def random_box(
       ratio: the least and the most width over height, uniform on the logarithmic scale.
 
     Returns:
-      int32 [B, 4]: left, upper, right and lower bounds, the place uniform. Ten draws are made and the first that fits
-      is taken; where none does, it is the whole image.
+      int32 [B, 4], left, upper, right and lower bounds, the place uniform, and bool [B]: ten draws are made and the
+      first that fits is taken; where none does, the second says False and the first nothing.
     """
     uniform = jax.random.uniform(key, (22, count))
     share, logarithm, place = uniform[:10], uniform[10:20], uniform[20:]
@@ -186,11 +187,8 @@ def random_box(
     widths = jnp.round(jnp.sqrt(pixels * aspect)).astype(jnp.int32)
     heights = jnp.round(jnp.sqrt(pixels / aspect)).astype(jnp.int32)
     fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
-    first = jnp.argmax(fits, axis=0)
-    # Where none fits, argmax says 0, and that draw is replaced.
-    any_fits = fits.any(0)
-    box_width = jnp.where(any_fits, jnp.take_along_axis(widths, first[None], 0)[0], width)
-    box_height = jnp.where(any_fits, jnp.take_along_axis(heights, first[None], 0)[0], height)
+    first = jnp.argmax(fits, axis=0)[None]
+    box_width, box_height = (jnp.take_along_axis(sides, first, 0)[0] for sides in (widths, heights))
     left = jnp.floor(place[0] * (width - box_width + 1)).astype(jnp.int32)
     upper = jnp.floor(place[1] * (height - box_height + 1)).astype(jnp.int32)
-    return jnp.stack([left, upper, left + box_width, upper + box_height], -1)
+    return jnp.stack([left, upper, left + box_width, upper + box_height], -1), fits.any(0)

@@ -47,8 +47,8 @@ def mix(
 ) -> tuple[jax.Array, Targets]:
     """Mixes each image with its neighbour, by mixup or by CutMix.
 
-    The pairs are the images 0 and 1, 2 and 3, and so on of the batch, whose order is random anyway: a pair lies on one
-    device, so nothing is sent between devices.
+    The pairs are the images 0 and 1, 2 and 3, and so on of the batch, whose order is random anyway: where each device
+    has an even share, a pair lies on one, and nothing is sent between them.
 
     Args:
       key: a PRNG key.

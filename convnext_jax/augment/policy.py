@@ -79,7 +79,7 @@ def augment(
     return inputs, Targets.of(batch.labels)
 
 
-def check_policy(config: AugmentConfig, height: int, width: int) -> None:
+def check_augment(config: AugmentConfig, height: int, width: int) -> None:
     """Raises UserError where a policy cannot act on images of this size, in pixels."""
     if config.crop_mode == "reflect" and config.crop_padding >= min(height, width):
         raise UserError(

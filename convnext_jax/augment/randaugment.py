@@ -29,8 +29,8 @@ class Range(NamedTuple):
     unit: str = ""
 
 
-# "Increasing": every operation is the stronger, the higher the magnitude, as in timm's `rand-...-inc1` and openmixup's
-# `timm_increasing`. Cubuk et al. 2020 let the factors of four operations weaken instead.
+# "Increasing": every operation is the stronger, the higher the magnitude, as in timm's `rand-...-inc1`. Cubuk et al.
+# 2020 let some of them weaken instead.
 RANDAUGMENT = (
     Range(Operation.AUTO_CONTRAST),
     Range(Operation.EQUALIZE),
@@ -49,7 +49,8 @@ RANDAUGMENT = (
     Range(Operation.TRANSLATE_Y, 0.0, 0.45, mirrored=True, unit="height"),
 )
 
-# The "wide" space of Müller and Hutter 2021, table 6, for images of every size.
+# The "wide" space of Müller and Hutter 2021, with factors of 1 - 0.99 s or 1 + 0.99 s as in torchvision; bilinear and
+# filled with the mean colour like everything here, where the authors take the nearest pixel and black.
 TRIVIALAUGMENT = (
     Range(Operation.IDENTITY),
     Range(Operation.AUTO_CONTRAST),
@@ -99,7 +100,8 @@ def randaugment(
     """
     # All numbers in one draw: generators are what compiles slowest here.
     for choice, sign, noise, acts in jax.random.uniform(key, (layers, 4, images.shape[0])):
-        strength = jnp.clip(magnitude + magnitude_std * jax.scipy.special.ndtri(noise), 0.0, 10.0) / 10.0
+        normal = jax.scipy.special.ndtri(jnp.maximum(noise, 2.0**-24))  # of 0 it would be infinite
+        strength = jnp.clip(magnitude + magnitude_std * normal, 0.0, 10.0) / 10.0
         operation, value = _operations(RANDAUGMENT, choice, sign, strength, images.shape)
         operation = jnp.where(acts < probability, operation, Operation.IDENTITY)
         images = apply_operation(images, operation, value, fill)

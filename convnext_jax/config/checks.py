@@ -104,7 +104,7 @@ def check_combinations(experiment: Experiment) -> None:
         raise UserError(
             f"config.run.seeds={run.seeds} from config.run.seed={run.seed} on go beyond 4294967295; start lower"
         )
-    if (augment.mixup_alpha or augment.cutmix_alpha) and run.batch_size % 2:
+    if augment.mix_probability and (augment.mixup_alpha or augment.cutmix_alpha) and run.batch_size % 2:
         name = "mixup_alpha" if augment.mixup_alpha else "cutmix_alpha"
         raise UserError(
             f"config.augment.{name}={getattr(augment, name):g} mixes images in pairs and"
@@ -123,9 +123,14 @@ def check_combinations(experiment: Experiment) -> None:
             f"config.optim.accumulation={optim.accumulation} would change the statistics of"
             " config.model.norm='batch', which are of a whole batch; leave one of them"
         )
-    if len(run.image_sizes) > run.epochs or any(size < 1 for size in run.image_sizes):
+    if optim.ema_decay and model.norm == "batch":
         raise UserError(
-            f"config.run.image_sizes={run.image_sizes}: must be positive, at most one for each of"
+            f"config.optim.ema_decay={optim.ema_decay:g} averages parameters, to which the running statistics of"
+            " config.model.norm='batch' would not belong; leave one of them"
+        )
+    if len(run.image_sizes) > run.epochs or not all(1 <= size <= 4096 for size in run.image_sizes):
+        raise UserError(
+            f"config.run.image_sizes={run.image_sizes}: must be in [1, 4096], at most one for each of"
             f" config.run.epochs={run.epochs}"
         )
     if optim.warmup_epochs > run.epochs:

@@ -99,6 +99,10 @@ class SavedRun:
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
 
+    def evaluated_split(self) -> str:
+        """Name of the split that the training evaluated."""
+        return data.load(self.experiment.data).evaluated[0]
+
     def _load(self, split: str) -> Split:
         dataset = data.load(self.experiment.data)
         if dataset.class_names != self.record.class_names:

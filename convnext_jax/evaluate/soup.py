@@ -24,7 +24,7 @@ def make_soup(
     workdir: Path,
     *,
     last: int,
-    split: str = "test",
+    split: str | None = None,
     data_dir: str | None = None,
     batch_size: int = 500,
 ) -> tuple[Pretrained, dict[str, Any]]:
@@ -33,7 +33,8 @@ def make_soup(
     Args:
       workdir: a workdir of ``train.py``, of one seed.
       last: how many checkpoints, each with the same weight.
-      split: ``test``, ``train``, or ``validation`` if the run held out one.
+      split: ``test``, ``train``, or ``validation``; that which the training evaluated if None, so that a number of
+        checkpoints tried out is not tuned on test.
       data_dir: where the data are on this machine; where the config says if None.
       batch_size: images at a time.
 
@@ -59,7 +60,7 @@ def make_soup(
     steps = _last_steps(run, last)
     params = jax.tree.map(lambda total: (total / last).astype(np.float32), _sum_of_params(run, steps))
     on_devices = jax.device_put(params, replicated(run.mesh))
-    figures = run.evaluate(on_devices, {}, split=split, batch_size=batch_size)
+    figures = run.evaluate(on_devices, {}, split=split or run.evaluated_split(), batch_size=batch_size)
     soup = Pretrained(
         params=params,
         model=experiment.model.name,

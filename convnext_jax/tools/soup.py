@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
     parser.add_argument("--last", type=int, required=True, metavar="K", help="how many checkpoints, from the latest")
     parser.add_argument(
-        "--split", default="test", choices=("test", "train", "validation"), help="which split (default: test)"
+        "--split",
+        choices=("test", "train", "validation"),
+        help="which split (default: validation if the run held out one, else test)",
     )
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are on this machine, if elsewhere")
     parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")

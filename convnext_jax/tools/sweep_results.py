@@ -11,7 +11,7 @@ from convnext_jax.tables import markdown_table
 from convnext_jax.tools.sweep_points import Point
 from convnext_jax.workdir import write_json
 
-FIGURES = ("validation/top1", "validation/top5", "validation/loss")
+FIGURES = ("validation/top1", "validation/top5", "validation/loss", "validation_ema/top1")  # the last where one is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Outcome:
         figures, std = summary.get("final") or summary["mean"], summary.get("std")
         return cls(
             point,
-            figures={name: figures[name] for name in FIGURES},
-            std=std and {name: std[name] for name in FIGURES},
+            figures={name: figures[name] for name in FIGURES if name in figures},
+            std=std and {name: std[name] for name in FIGURES if name in std},
             seconds=summary["seconds"],
         )
 
@@ -56,19 +56,22 @@ class Outcome:
     def texts(self) -> list[str]:
         """The figures as the cells of a row."""
         if self.figures is None:
-            return ["failed", "", ""]
+            return ["failed", *[""] * (len(FIGURES) - 1)]
         spread = {name: f" ± {value:.4f}" for name, value in (self.std or {}).items()}
-        return [f"{value:.4f}{spread.get(name, '')}" for name, value in self.figures.items()]
+        cells = {name: f"{value:.4f}{spread.get(name, '')}" for name, value in self.figures.items()}
+        return [cells.get(name, "") for name in FIGURES]
+
+    def score(self) -> tuple[float, float]:
+        """What it is ranked by, the lower the better: the top-1, of the moving average where one is kept; the loss."""
+        if self.figures is None:
+            return 1.0, 0.0
+        top1 = self.figures.get("validation_ema/top1", self.figures["validation/top1"])
+        return -top1, self.figures["validation/loss"]
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The highest final top-1 first, the lower loss of equals, and the failed last."""
-
-    def key(outcome: Outcome) -> tuple[float, float]:
-        figures = outcome.figures or {"validation/top1": -1.0, "validation/loss": 0.0}
-        return -figures["validation/top1"], figures["validation/loss"]
-
-    return sorted(outcomes, key=key)
+    return sorted(outcomes, key=Outcome.score)
 
 
 def results_table(outcomes: Sequence[Outcome]) -> str:
@@ -84,7 +87,8 @@ def results_table(outcomes: Sequence[Outcome]) -> str:
 
 def write_results(outcomes: Sequence[Outcome], title: str, workdir: Path) -> None:
     """Writes ``sweep.md`` and ``sweep.json`` into the sweep's folder."""
-    parts = [f"# {title}", "Ranked by the final top-1 on the validation split.", results_table(outcomes)]
+    ranking = "Ranked by the final top-1 on the validation split, that of the moving average where one is kept."
+    parts = [f"# {title}", ranking, results_table(outcomes)]
     parts += [f"`{outcome.point.workdir.name}`: {outcome.reason}" for outcome in outcomes if outcome.reason]
     (workdir / "sweep.md").write_text("\n\n".join(parts) + "\n")
     write_json(workdir / "sweep.json", {"sweep": title, "points": [_to_dict(outcome) for outcome in outcomes]})

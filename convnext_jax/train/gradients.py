@@ -73,7 +73,7 @@ def accumulated_gradient(
     targets: Targets,
     key: jax.Array,
 ) -> tuple[Any, Outcome]:
-    """The same gradient from equal parts of the batch, one after another, in the memory of one.
+    """The same gradient from equal parts of the batch, one after another, with the activations of one in memory.
 
     Equal to that of the whole batch but for rounding, and for drop path and dropout, whose masks are drawn for each
     part anew.
