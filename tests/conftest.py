@@ -13,6 +13,12 @@ import pytest
 # Before anything asks for a device. A test that does not say otherwise runs on the first of them.
 jax.config.update("jax_num_cpu_devices", 8)
 
+# Most of the suite's time is XLA's compiler, and most of that its optimiser, which these small programs do not need.
+# test_end_to_end.py runs the commands with it. Before the first device, too, and inherited by other processes.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if QUICK_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}".strip()
+
 # A program that one test compiled, the others need not. pytest-xdist's processes inherit the variable.
 if "CONVNEXT_JAX_TEST_CACHE" not in os.environ:
     os.environ["CONVNEXT_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="convnext_jax-tests-")

@@ -121,6 +121,19 @@ def test_offline_evaluation_reads_the_split_that_it_is_told(trained: tuple[Path,
 
 
 @pytest.mark.usefixtures("on_this_machine")
+def test_offline_evaluation_scales_its_images_as_the_training_did(
+    trained: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+):
+    sizes = []
+    monkeypatch.setattr(offline, "evaluate_split", lambda *_, image_size, **__: sizes.append(image_size) or {})
+    offline.evaluate_workdir(trained[0])
+    experiment = dataclasses.replace(EXPERIMENT, run=dataclasses.replace(EXPERIMENT.run, image_sizes=(16, 24)))
+    monkeypatch.setattr(offline, "read_experiment", lambda _: experiment)
+    offline.evaluate_workdir(trained[0])
+    assert sizes == [None, 24]
+
+
+@pytest.mark.usefixtures("on_this_machine")
 @pytest.mark.parametrize(
     ("fraction", "message"),
     [(0.0, r"fraction=0\); take test or train"), (0.1, r"fraction=0\.1; without a folder to test on the share is the")],

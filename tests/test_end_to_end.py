@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import QUICK_COMPILATION, ROOT
 
 # A network that compiles in seconds.
 OVERRIDES = (
@@ -22,7 +22,6 @@ OVERRIDES = (
     "--config.run.eval_every_epochs=1",
     "--config.run.batch_size=128",
     "--config.optim.ema_decay=0.9",
-    "--config.run.image_sizes=(32,40)",
 )
 
 
@@ -30,7 +29,9 @@ OVERRIDES = (
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Compiled programs are kept between the processes, so that the one training step is compiled once."""
     cache = tmp_path_factory.mktemp("cache")
+    optimised = os.environ["XLA_FLAGS"].replace(QUICK_COMPILATION, "")
     return os.environ | {
+        "XLA_FLAGS": optimised,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",

@@ -23,4 +23,9 @@ def test_a_traced_seed_gives_the_same_key():
 
 
 def test_the_numbers_of_the_streams_are_part_of_every_run():
-    assert [(stream.name, int(stream)) for stream in Stream] == [("ORDER", 0), ("AUGMENT", 1), ("MODEL", 2)]
+    assert [(stream.name, int(stream)) for stream in Stream] == [
+        ("ORDER", 0),
+        ("AUGMENT", 1),
+        ("MODEL", 2),
+        ("FLIP", 3),
+    ]

@@ -127,9 +127,9 @@ def test_points_are_ranked_and_a_failed_one_is_recorded(tmp_path: Path):
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in results_table(outcomes).splitlines()]
     assert cells[0] == ["optim.learning_rate", *FIGURES, "seconds", "folder"]
     assert cells[2:] == [
-        ["0.004", "0.7500", "1.0000", "0.2500", "2", folders[0]],
-        ["0.001", "0.5000", "1.0000", "0.5000", "2", folders[1]],
-        ["0.002", "failed", "", "", "", folders[2]],
+        ["0.004", "0.7500", "1.0000", "0.2500", "", "2", folders[0]],
+        ["0.001", "0.5000", "1.0000", "0.5000", "", "2", folders[1]],
+        ["0.002", "failed", "", "", "", "", folders[2]],
     ]
     text = (tmp_path / "sweep.md").read_text()
     assert results_table(outcomes) in text and f"`{folders[2]}`: exit status 1: the loss is nan at step 7" in text

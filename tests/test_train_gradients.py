@@ -1,10 +1,13 @@
 """Gradients in parts and uphill against those they must equal."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import NUM_CLASSES, tiny_model
+from flax import nnx
+from tiny import NUM_CLASSES
 
 from convnext_jax.augment.mixing import Targets
 from convnext_jax.models import create_model, split_model
@@ -20,9 +23,14 @@ TARGETS = Targets(
 )
 
 
+def small_model(**settings: Any) -> nnx.Module:
+    architecture = Architecture((1, 1, 1, 1), (16, 8, 8, 8), stem="patch2", layer_scale=0.1, kernel_size=1)
+    return create_model(architecture, num_classes=NUM_CLASSES, **settings)
+
+
 @pytest.mark.parametrize("parts", [2, 3])
 def test_accumulation_equals_the_large_batch(parts: int):
-    definition, params, statistics = split_model(tiny_model(drop_path=0.0))
+    definition, params, statistics = split_model(small_model())
 
     def compute(parts: int, inputs: jax.Array = INPUTS, targets: Targets = TARGETS) -> tuple[dict, Outcome]:
         return jax.jit(accumulated_gradient, static_argnums=(0, 1, 2))(
@@ -60,14 +68,7 @@ def test_sharpness_aware_gradient_of_a_parabola():
 
 def test_rematerialisation_changes_no_gradient_and_keeps_less():
     def compile_gradient(remat: bool) -> tuple[dict, float]:
-        model = create_model(
-            Architecture((1, 1, 1, 1), (16, 8, 8, 8), stem="patch2", layer_scale=0.1, kernel_size=1),
-            num_classes=NUM_CLASSES,
-            drop_path=0.3,
-            dropout=0.2,
-            remat=remat,
-        )
-        definition, params, statistics = split_model(model)
+        definition, params, statistics = split_model(small_model(drop_path=0.3, dropout=0.2, remat=remat))
         compiled = (
             jax.jit(accumulated_gradient, static_argnums=(0, 1, 2))
             .lower(definition, 0.1, 1, params, statistics, INPUTS, TARGETS, jax.random.key(0))

@@ -80,8 +80,19 @@ def pick(array: np.ndarray) -> np.ndarray:
     return flat[np.linspace(0, flat.size - 1, NUM_CLASSES).astype(int)]
 
 
-def jax_answers(name: str, state: Mapping[str, np.ndarray], images: np.ndarray, *, gradient: bool = True) -> Answers:
-    """What our model answers with weights of PyTorch's names."""
+def jax_answers(
+    name: str,
+    state: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    *,
+    gradient: bool = True,
+    compiled: bool = False,
+) -> Answers:
+    """What our model answers with weights of PyTorch's names.
+
+    Not ``compiled`` as a whole, a hundred small programs serve all models and sizes, where a large one takes up to a
+    minute for each; for a single small size the one is sooner done.
+    """
     import jax
 
     from convnext_jax.models import create_model, merge_model, split_model
@@ -89,11 +100,11 @@ def jax_answers(name: str, state: Mapping[str, np.ndarray], images: np.ndarray, 
 
     definition, _, _ = split_model(create_model(name, num_classes=NUM_CLASSES))
     model = merge_model(definition, import_state_dict(state, name).params)
-    logits, features = model(images), model.features(images)
+    compile_ = jax.jit if compiled else lambda function: function
+    logits, features = compile_(lambda images: (model(images), model.features(images)))(images)
     slope = np.zeros_like(images)
     if gradient:
-        # Not compiled as a whole: a hundred small programs serve all sizes, a large one takes a minute for each.
-        slope = jax.grad(lambda images: (model(images) * direction()).sum())(images)
+        slope = compile_(jax.grad(lambda images: (model(images) * direction()).sum()))(images)
     return Answers(np.asarray(logits), [np.asarray(array) for array in features], np.asarray(slope))
 
 

@@ -16,9 +16,9 @@ Top-1 of the paper in percent, on the test split (CIFAR) or the validation split
     tiny_imagenet    t 70.36, ours 71.39
 
 The paper subtracts a mean image on Tiny ImageNet; here, as everywhere in this project, channel means are subtracted.
-How AdamW on CIFAR warms up or decays, and how a crop at 224 pixels is drawn, is not known: a cosine without warm-up, and
-a crop of the 64 pixels with 8 of border, with all augmentation there and enlargement on the device afterwards, are this
-project's readings. RandAugment (9, 0.5) is read as two operations of magnitude 9 with deviation 0.5.
+How AdamW on CIFAR warms up or decays, and how a crop at 224 pixels is drawn, is not known: a cosine without warm-up,
+and a crop of the 64 pixels with 8 of border, with all augmentation there and enlargement on the device afterwards, are
+this project's readings. RandAugment (9, 0.5) is read as two operations of magnitude 9 with deviation 0.5.
 """
 
 from typing import Any
