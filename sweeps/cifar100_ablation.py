@@ -3,7 +3,7 @@
     python -m convnext_jax.tools.sweep sweeps/cifar100_ablation.py --workdir runs/ablation
 
 The network is that of configs/cifar100_cpu.py on images of 16 pixels, trained on nine tenths of the training images and
-judged on the last tenth. The figures that it gave are in benchmarks/recipes.md.
+judged on the tenth that is held out. Figures: not measured.
 """
 
 BASE = "configs/cifar100_cpu.py"

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 from tiny import NUM_CLASSES
 
@@ -28,8 +27,8 @@ def small_model(**settings: Any) -> nnx.Module:
     return create_model(architecture, num_classes=NUM_CLASSES, **settings)
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-def test_accumulation_equals_the_large_batch(parts: int):
+def test_accumulation_equals_the_large_batch():
+    parts = 3
     definition, params, statistics = split_model(small_model())
 
     def compute(parts: int, inputs: jax.Array = INPUTS, targets: Targets = TARGETS) -> tuple[dict, Outcome]:
