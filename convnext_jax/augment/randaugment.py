@@ -98,14 +98,18 @@ def randaugment(
       Cubuk et al., `RandAugment <https://arxiv.org/abs/1909.13719>`_, 2020, with the probability and the deviation of
       timm.
     """
-    # All numbers in one draw: generators are what compiles slowest here.
-    for choice, sign, noise, acts in jax.random.uniform(key, (layers, 4, images.shape[0])):
+
+    def layer(images: jax.Array, numbers: jax.Array) -> tuple[jax.Array, None]:
+        choice, sign, noise, acts = numbers
         normal = jax.scipy.special.ndtri(jnp.maximum(noise, 2.0**-24))  # of 0 it would be infinite
         strength = jnp.clip(magnitude + magnitude_std * normal, 0.0, 10.0) / 10.0
         operation, value = _operations(RANDAUGMENT, choice, sign, strength, images.shape)
         operation = jnp.where(acts < probability, operation, Operation.IDENTITY)
-        images = apply_operation(images, operation, value, fill)
-    return images
+        return apply_operation(images, operation, value, fill), None
+
+    # All numbers in one draw, since generators are slow to compile, and the layers as a loop: written one after the
+    # other, XLA would compute the first again in every operation of the second.
+    return jax.lax.scan(layer, images, jax.random.uniform(key, (layers, 4, images.shape[0])))[0]
 
 
 def trivial_augment(key: jax.Array, images: jax.Array, fill: jax.Array) -> jax.Array:
