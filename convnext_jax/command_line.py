@@ -76,9 +76,10 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
       UserError: no such file, a flag that does not exist, or a configuration that is wrong.
     """
     file = Path(path.partition(":")[0])
-    if not file.is_file():
-        there = ", ".join(sorted(map(str, file.parent.glob("*.py")))) or "nothing"
-        raise UserError(f"--config {path}: there is no file {file}; {file.parent} holds {there}")
+    try:
+        check_file(file)
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from None
     for argument in overrides:
         if override := re.match(r"--(no)?config\.([^=]*)", argument):
             check_field(override[2])
@@ -97,6 +98,13 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
     if unused:
         raise UserError(f"unexpected argument {unused[0]!r}; overrides read --config.section.field=value")
     return parse_experiment(flag.value)
+
+
+def check_file(file: Path) -> None:
+    """Raises UserError where there is no such file; the message lists the Python files beside it."""
+    if not file.is_file():
+        there = ", ".join(sorted(map(str, file.parent.glob("*.py")))) or "nothing"
+        raise UserError(f"there is no file {file}; {file.parent} holds {there}")
 
 
 def check_names(experiment: Experiment) -> None:

@@ -7,11 +7,11 @@ import pytest
 from photographs import photographs
 from PIL import Image
 
+from convnext_jax.augment.boxes import random_box
 from convnext_jax.augment.erasing import random_erasing
 from convnext_jax.augment.geometry import (
     affine,
     alternating_flip,
-    random_box,
     random_crop,
     random_flip,
     random_resized_crop,

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.augment.geometry import random_box
+from convnext_jax.augment.boxes import inside, random_box
 
 
 def random_erasing(
@@ -37,10 +37,3 @@ def random_erasing(
     covered = inside(box, height, width) & acts[:, None, None]
     cover = jax.random.normal(noise_key, images.shape) if mode == "pixel" else jnp.float32(0)
     return jnp.where(covered[..., None], cover, images)
-
-
-def inside(box: jax.Array, height: int, width: int) -> jax.Array:
-    """Which pixels lie in boxes, int32 [B, 4] of left, upper, right and lower bounds: bool [B, H, W]."""
-    left, upper, right, lower = (box[:, index, None, None] for index in range(4))
-    x, y = jnp.arange(width), jnp.arange(height)[:, None]
-    return (left <= x) & (x < right) & (upper <= y) & (y < lower)

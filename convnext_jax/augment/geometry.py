@@ -2,8 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from convnext_jax.augment.boxes import random_box
 from convnext_jax.random import Stream, stream_key
 
 
@@ -161,34 +161,3 @@ def random_resized_crop(
     zero = jnp.zeros_like(left)
     scale_x, scale_y = (right - left) / width, (lower - upper) / height
     return affine(images, jnp.stack([scale_x, zero, left, zero, scale_y, upper], -1), box=box)
-
-
-def random_box(
-    key: jax.Array, count: int, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[jax.Array, jax.Array]:
-    """Draws rectangles of whole pixels in an image.
-
-    Args:
-      key: a PRNG key.
-      count: how many, B.
-      height: of the image.
-      width: of the image.
-      area: the least and the most share of the image's area, uniform.
-      ratio: the least and the most width over height, uniform on the logarithmic scale.
-
-    Returns:
-      int32 [B, 4], left, upper, right and lower bounds, the place uniform, and bool [B]: ten draws are made and the
-      first that fits is taken; where none does, the second says False and the first nothing.
-    """
-    uniform = jax.random.uniform(key, (22, count))
-    share, logarithm, place = uniform[:10], uniform[10:20], uniform[20:]
-    pixels = (area[0] + share * (area[1] - area[0])) * (height * width)
-    aspect = ratio[0] * jnp.exp(logarithm * np.log(ratio[1] / ratio[0]))
-    widths = jnp.round(jnp.sqrt(pixels * aspect)).astype(jnp.int32)
-    heights = jnp.round(jnp.sqrt(pixels / aspect)).astype(jnp.int32)
-    fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
-    first = jnp.argmax(fits, axis=0)[None]
-    box_width, box_height = (jnp.take_along_axis(sides, first, 0)[0] for sides in (widths, heights))
-    left = jnp.floor(place[0] * (width - box_width + 1)).astype(jnp.int32)
-    upper = jnp.floor(place[1] * (height - box_height + 1)).astype(jnp.int32)
-    return jnp.stack([left, upper, left + box_width, upper + box_height], -1), fits.any(0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from convnext_jax.augment.erasing import inside
+from convnext_jax.augment.boxes import area, inside
 
 
 @jax.tree_util.register_dataclass
@@ -74,7 +74,7 @@ def mix(
     if cutmix_alpha > 0:
         box = cutmix_box(place[0], place[1], beta_quantile(share, cutmix_alpha), height, width)
         box *= (acts & cuts)[:, None]  # an empty one
-        shares = 1 - _area(box).astype(jnp.float32) / (height * width)
+        shares = 1 - area(box).astype(jnp.float32) / (height * width)
         images = jnp.where(inside(box, height, width)[..., None], neighbours, images)
     else:
         shares = jnp.ones((batch,), jnp.float32)
@@ -116,10 +116,6 @@ def cutmix_box(across: jax.Array, down: jax.Array, share: jax.Array, height: int
     left, right = jnp.clip(x - half_width, 0, width), jnp.clip(x + half_width, 0, width)
     upper, lower = jnp.clip(y - half_height, 0, height), jnp.clip(y + half_height, 0, height)
     return jnp.stack([left, upper, right, lower], -1)
-
-
-def _area(box: jax.Array) -> jax.Array:
-    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
 
 
 def beta_quantile(uniform: jax.Array, alpha: float) -> jax.Array:

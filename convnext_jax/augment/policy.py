@@ -66,7 +66,7 @@ def augment(
     inputs = normalize(images, mean, std)
     if config.erasing_probability > 0:
         inputs = random_erasing(erasing, inputs, config.erasing_probability, config.erasing_mode)
-    if config.mix_probability > 0 and (config.mixup_alpha > 0 or config.cutmix_alpha > 0):
+    if config.mixes:
         return mix(
             mixing,
             inputs,

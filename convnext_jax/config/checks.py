@@ -104,7 +104,7 @@ def check_combinations(experiment: Experiment) -> None:
         raise UserError(
             f"config.run.seeds={run.seeds} from config.run.seed={run.seed} on go beyond 4294967295; start lower"
         )
-    if augment.mix_probability and (augment.mixup_alpha or augment.cutmix_alpha) and run.batch_size % 2:
+    if augment.mixes and run.batch_size % 2:
         name = "mixup_alpha" if augment.mixup_alpha else "cutmix_alpha"
         raise UserError(
             f"config.augment.{name}={getattr(augment, name):g} mixes images in pairs and"

@@ -126,6 +126,11 @@ class AugmentConfig:
     mix_probability: float = 1.0
     mix_switch_probability: float = 0.5
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed at all."""
+        return self.mix_probability > 0 and (self.mixup_alpha > 0 or self.cutmix_alpha > 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from convnext_jax import data
 from convnext_jax.checkpoint import Checkpoints
 from convnext_jax.config import Experiment
-from convnext_jax.data import Split
+from convnext_jax.data import Dataset, Split
 from convnext_jax.data.resident import put_split
 from convnext_jax.distributed import abstract, compute_dtype, make_mesh, replicated
 from convnext_jax.errors import UserError
@@ -76,9 +76,11 @@ class SavedRun:
         with self.checkpoints() as checkpoints:
             return checkpoints.restore_model(step, *self.like, weights)
 
-    def evaluate(self, params: Any, statistics: Any, *, split: str, batch_size: int) -> dict[str, Any]:
-        """Evaluates parameters and running statistics, laid out as ``like``, on a whole split."""
-        examples = self._load(split)
+    def evaluate(
+        self, params: Any, statistics: Any, dataset: Dataset, *, split: str, batch_size: int
+    ) -> dict[str, Any]:
+        """Evaluates parameters and running statistics, laid out as ``like``, on a whole split of the run's data set."""
+        examples = self._examples(dataset, split)
         figures = evaluate_split(
             self.definition,
             params,
@@ -99,12 +101,7 @@ class SavedRun:
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
 
-    def evaluated_split(self) -> str:
-        """Name of the split that the training evaluated."""
-        return data.load(self.experiment.data).evaluated[0]
-
-    def _load(self, split: str) -> Split:
-        dataset = data.load(self.experiment.data)
+    def _examples(self, dataset: Dataset, split: str) -> Split:
         if dataset.class_names != self.record.class_names:
             raise UserError(
                 f"{dataset.name} has other classes here than the run in {self.workdir} was trained on; see dataset.json"
@@ -158,8 +155,9 @@ def evaluate_workdir(
             f"{workdir}: the latest checkpoints of its seeds are of different steps ({', '.join(map(str, steps))});"
             f" train them to the end, or evaluate one: --workdir {runs[0].workdir}"
         )
+    dataset = data.load(runs[0].experiment.data)  # the seeds differ in nothing else
     evaluations = [
-        run.evaluate(*run.restore(step, weights), split=split, batch_size=batch_size)
+        run.evaluate(*run.restore(step, weights), dataset, split=split, batch_size=batch_size)
         | {"step": step, "weights": weights}
         for run, step in zip(runs, steps, strict=True)
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from convnext_jax import data
 from convnext_jax.distributed import replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.offline import SavedRun
@@ -60,7 +61,8 @@ def make_soup(
     steps = _last_steps(run, last)
     params = jax.tree.map(lambda total: (total / last).astype(np.float32), _sum_of_params(run, steps))
     on_devices = jax.device_put(params, replicated(run.mesh))
-    figures = run.evaluate(on_devices, {}, split=split or run.evaluated_split(), batch_size=batch_size)
+    dataset = data.load(run.experiment.data)
+    figures = run.evaluate(on_devices, {}, dataset, split=split or dataset.evaluated[0], batch_size=batch_size)
     soup = Pretrained(
         params=params,
         model=experiment.model.name,

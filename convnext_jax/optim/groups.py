@@ -25,6 +25,10 @@ class Group:
     decay: bool
     muon: bool = False
 
+    def optimizer(self, name: str) -> str:
+        """Which optimiser takes them where ``config.optim.name`` is this one."""
+        return "adamw" if name == "muon" and not self.muon else name
+
 
 # Decay pulls matrices and convolution kernels to zero; a norm, a bias, a layer scale or a GRN pulled to zero would only
 # switch its branch off.
@@ -88,7 +92,7 @@ def muon_labels(params: Any) -> Any:
     Raises:
       UserError: there are parameters, and none for Muon.
     """
-    labels = jax.tree.map(lambda name: "muon" if group_of(name).muon else "adamw", parameter_names(params))
+    labels = jax.tree.map(lambda name: group_of(name).optimizer("muon"), parameter_names(params))
     if set(jax.tree.leaves(labels)) == {"adamw"}:
         raise UserError(
             "config.optim.name=muon is for hidden matrices, and the model of config.model.name has none;"

@@ -63,7 +63,7 @@ def summarize_groups(params: Any, optimizer: str) -> list[GroupRow]:
     return [
         GroupRow(
             group=group.name,
-            optimizer="adamw" if optimizer == "muon" and not group.muon else optimizer,
+            optimizer=group.optimizer(optimizer),
             weight_decay=group.decay,
             tensors=len(sizes[group]),
             parameters=sum(sizes[group]),

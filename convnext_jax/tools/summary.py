@@ -7,11 +7,11 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
 
 from convnext_jax import command_line
 from convnext_jax.config import OPTIMIZERS, parse_experiment
 from convnext_jax.models.architectures import STEMS, Architecture, named_architecture
+from convnext_jax.tables import plain_table
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def _print_parts(arguments: argparse.Namespace, architecture: Architecture) -> N
         )
         for part in (*parts, total)
     ]
-    _print_table(rows, numbers=(2, 3, 4))
+    print(plain_table(rows, numbers=(2, 3, 4)))
 
 
 def _print_groups(arguments: argparse.Namespace, architecture: Architecture) -> None:
@@ -102,23 +102,12 @@ def _print_groups(arguments: argparse.Namespace, architecture: Architecture) -> 
         decay = "yes" if group.weight_decay else "no"
         rows.append((group.group, group.optimizer, decay, f"{group.tensors:,}", f"{group.parameters:,}", group.pattern))
     rows.append(("total", "", "", f"{tensors:,}", f"{parameters:,}", ""))
-    _print_table(rows, numbers=(3, 4))
+    print(plain_table(rows, numbers=(3, 4)))
     if layers:
         print()
         rows = [("layer", "learning rate", "tensors", "parameters")]
         rows += [(row.layer, f"x {row.factor:.4g}", f"{row.tensors:,}", f"{row.parameters:,}") for row in layers]
-        _print_table(rows, numbers=(2, 3))
-
-
-def _print_table(rows: Sequence[Sequence[str]], *, numbers: Sequence[int]) -> None:
-    """Prints rows of which the first is the head; columns of numbers stand at the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if index in numbers else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())
+        print(plain_table(rows, numbers=(2, 3)))
 
 
 if __name__ == "__main__":

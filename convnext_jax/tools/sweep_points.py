@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.command_line import check_names, load_experiment
+from convnext_jax.command_line import check_file, check_names, load_experiment
 from convnext_jax.config import Experiment
 from convnext_jax.data.image_folder import find_test_folder
 from convnext_jax.errors import UserError
@@ -93,9 +93,7 @@ def _leaf(name: str) -> str:
 
 
 def _read_file(file: Path) -> tuple[str, list[dict[str, Any]]]:
-    if not file.is_file():
-        there = ", ".join(sorted(map(str, file.parent.glob("*.py")))) or "nothing"
-        raise UserError(f"there is no file {file}; {file.parent} holds {there}")
+    check_file(file)
     try:
         content = runpy.run_path(str(file))
     except Exception as error:  # whatever the user's own code raises
