@@ -14,7 +14,7 @@ from convnext_jax.models import abstract_model, create_model, merge_model
 from convnext_jax.models.architectures import ARCHITECTURES
 from convnext_jax.models.counting import activation_bytes, count_macs
 from convnext_jax.models.summary import PARTS, summarize
-from convnext_jax.ops.depthwise import depthwise_conv2d
+from convnext_jax.ops.depthwise import depthwise_conv
 
 # 10^9 multiply-adds at 224 pixels with 1,000 classes, as Liu et al. 2022 and Woo et al. 2023 give them.
 PUBLISHED = {
@@ -60,8 +60,8 @@ def strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
         (scanned, [(3, 4), (4, 4)], 7 * 3 * 4 * 4),
         (strided, [(1, 8, 8, 6), (2, 2, 3, 10)], 4 * 4 * 10 * 2 * 2 * 3),
         # The same whether a backend takes shifts, a banded matrix or a convolution.
-        (depthwise_conv2d, [(1, 16, 16, 5), (7, 7, 5)], 16 * 16 * 5 * 49),
-        (depthwise_conv2d, [(1, 3, 3, 5), (7, 7, 5)], 3 * 3 * 5 * 49),
+        (depthwise_conv, [(1, 16, 16, 5), (7, 7, 5)], 16 * 16 * 5 * 49),
+        (depthwise_conv, [(1, 3, 3, 5), (7, 7, 5)], 3 * 3 * 5 * 49),
     ],
 )
 def test_multiply_adds_by_hand(function, shapes, macs: int) -> None:

@@ -1,11 +1,13 @@
 """Depthwise convolution: every implementation, forward and gradient, against a float64 sum written out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext_jax.ops.depthwise import depthwise_conv2d
+from convnext_jax.ops.depthwise import depthwise_conv
 
 IMPLEMENTATIONS = ("conv", "shift", "banded")
 CPU = ("shift", "banded")
@@ -49,7 +51,7 @@ def test_forward_and_gradients_are_those_of_the_written_out_sum(implementation: 
     x, kernel, grad = draw(shape)
 
     def run(x, kernel, grad):
-        y, pull = jax.vjp(lambda *a: depthwise_conv2d(*a, implementation=implementation), x, kernel)
+        y, pull = jax.vjp(lambda *a: depthwise_conv(*a, implementation=implementation), x, kernel)
         return y, *pull(grad)
 
     y, by_x, by_kernel = jax.jit(run)(x, kernel, grad)
@@ -63,21 +65,21 @@ def test_forward_and_gradients_are_those_of_the_written_out_sum(implementation: 
 @pytest.mark.parametrize("size", [1, 5])
 def test_other_odd_kernels(implementation: str, size: int) -> None:
     x, kernel, _ = draw((2, 6, 6, 3), size)
-    y = depthwise_conv2d(x, kernel, implementation=implementation)
+    y = depthwise_conv(x, kernel, implementation=implementation)
     np.testing.assert_allclose(y, reference(x, kernel), rtol=1e-5, atol=1e-5)
 
 
 def test_a_kernel_in_hwio_layout_is_the_same_kernel() -> None:
     x, kernel, _ = draw((2, 5, 5, 3))
-    y = depthwise_conv2d(jnp.asarray(x), jnp.asarray(kernel)[:, :, None])
-    np.testing.assert_array_equal(y, depthwise_conv2d(jnp.asarray(x), jnp.asarray(kernel)))
+    y = depthwise_conv(jnp.asarray(x), jnp.asarray(kernel)[:, :, None])
+    np.testing.assert_array_equal(y, depthwise_conv(jnp.asarray(x), jnp.asarray(kernel)))
 
 
 @pytest.mark.parametrize("implementation", CPU)
 def test_bfloat16_maps_are_summed_in_float32(implementation: str) -> None:
     x, kernel, grad = draw((4, 9, 9, 3))
     x, grad = x.astype(jnp.bfloat16), grad.astype(jnp.bfloat16)
-    y, pull = jax.vjp(lambda *a: depthwise_conv2d(*a, implementation=implementation), x, kernel)
+    y, pull = jax.vjp(lambda *a: depthwise_conv(*a, implementation=implementation), x, kernel)
     by_x, by_kernel = pull(grad)
     assert (y.dtype, by_x.dtype, by_kernel.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
     expected = reference(x.astype(np.float32), kernel)
@@ -94,7 +96,7 @@ def test_vmap_over_maps_and_kernels(shape: tuple[int, ...]) -> None:
     kernels = random.standard_normal((shape[0], 7, 7, shape[-1])).astype(np.float32)
 
     def energy(x, kernel):
-        return (depthwise_conv2d(x, kernel) ** 2).sum()
+        return (depthwise_conv(x, kernel) ** 2).sum()
 
     together = jax.jit(jax.vmap(jax.grad(energy, argnums=1)))(x, kernels)
     for index in range(shape[0]):
@@ -103,12 +105,36 @@ def test_vmap_over_maps_and_kernels(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(together[index], expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_second_derivatives_are_those_of_plain_jax(implementation: str) -> None:
+    x, kernel, _ = draw((1, 3, 4, 2), 3)
+
+    def energy(convolve):
+        return lambda x, kernel: (jnp.sin(convolve(x, kernel)) * x).sum()
+
+    def plain(x, kernel):
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return sum(padded[:, i : i + 3, j : j + 4] * kernel[i, j] for i in range(3) for j in range(3))
+
+    ours = energy(functools.partial(depthwise_conv, implementation=implementation))
+    hessian = jax.jit(jax.jacrev(jax.grad(ours, (0, 1)), (0, 1)))(x, kernel)
+    expected = jax.jit(jax.hessian(energy(plain), (0, 1)))(x, kernel)
+    for ours_part, expected_part in zip(jax.tree.leaves(hessian), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours_part, expected_part, rtol=1e-4, atol=1e-4)
+
+
+def test_forward_mode_is_refused() -> None:
+    x, kernel, _ = draw((1, 3, 4, 2), 3)
+    with pytest.raises(TypeError, match=r"forward-mode autodiff \(jvp\) to a custom_vjp function"):
+        jax.jvp(depthwise_conv, (x, kernel), (x, kernel))
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 4, 3), (2, 8, 8, 3)])
 def test_a_program_for_the_cpu_contains_no_grouped_convolution(shape: tuple[int, ...]) -> None:
     x, kernel, _ = draw(shape)
 
     def loss(implementation: str):
-        return jax.jit(jax.grad(lambda *a: depthwise_conv2d(*a, implementation=implementation).sum(), (0, 1)))
+        return jax.jit(jax.grad(lambda *a: depthwise_conv(*a, implementation=implementation).sum(), (0, 1)))
 
     assert "convolution" in loss("conv").lower(x, kernel).as_text()
     compiled = loss("auto").lower(x, kernel).compile().as_text()
@@ -118,25 +144,25 @@ def test_a_program_for_the_cpu_contains_no_grouped_convolution(shape: tuple[int,
 
 def test_a_program_for_an_accelerator_leaves_the_convolution_to_its_library() -> None:
     x, kernel, _ = draw((2, 4, 4, 3))
-    traced = jax.jit(depthwise_conv2d).trace(x, kernel)
+    traced = jax.jit(depthwise_conv).trace(x, kernel)
     assert "convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3), (7, 5, 3), (7, 7, 4), (7, 7, 3, 1)])
 def test_a_kernel_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"kernel \[k,k,3\] or \[k,k,1,3\] with odd k, got"):
-        depthwise_conv2d(jnp.zeros((1, 8, 8, 3)), jnp.zeros(shape))
+    with pytest.raises(ValueError, match=r"kernel \[k,k,1,3\] or \[k,k,3\] with odd k, got"):
+        depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros(shape))
 
 
 @pytest.mark.parametrize(("shape", "chosen"), [((2, 6, 6, 3), "banded"), ((2, 4, 10, 3), "shift")])
 def test_auto_chooses_by_the_number_of_pixels(shape: tuple[int, ...], chosen: str) -> None:
     x, kernel, _ = draw(shape)
-    results = {name: np.asarray(depthwise_conv2d(x, kernel, implementation=name)) for name in ("auto", *CPU)}
+    results = {name: np.asarray(depthwise_conv(x, kernel, implementation=name)) for name in ("auto", *CPU)}
     assert not np.array_equal(results["shift"], results["banded"])
     np.testing.assert_array_equal(results["auto"], results[chosen])
 
 
 def test_an_unknown_implementation_is_refused() -> None:
     with pytest.raises(ValueError, match="'shifted' is none of auto, conv, shift, banded"):
-        depthwise_conv2d(jnp.zeros((1, 8, 8, 3)), jnp.zeros((7, 7, 3)), implementation="shifted")
+        depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros((7, 7, 3)), implementation="shifted")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convnext_jax.ops.depthwise import depthwise_conv2d
+from convnext_jax.ops.depthwise import depthwise_conv
 from convnext_jax.ops.gelu import gelu
 from convnext_jax.ops.matmul import matmul
 from convnext_jax.ops.patches import conv_windows, merge_patches
@@ -182,7 +182,7 @@ class DepthwiseConv(nnx.Module):
         if height != width:
             side = max(height, width)
             kernel = jnp.pad(kernel, [((side - size) // 2,) * 2 for size in (height, width)] + [(0, 0)] * 2)
-        return depthwise_conv2d(x, kernel) + self.bias[...].astype(x.dtype)
+        return depthwise_conv(x, kernel) + self.bias[...].astype(x.dtype)
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:

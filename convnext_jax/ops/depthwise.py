@@ -1,8 +1,7 @@
 """Depthwise convolution, fast forward and backward on every backend."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,63 +15,103 @@ IMPLEMENTATIONS = ("auto", "conv", "shift", "banded")
 _BANDED_PIXELS = 36
 
 
-def depthwise_conv2d(x: jax.Array, kernel: jax.Array, *, implementation: str = "auto") -> jax.Array:
+def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "auto") -> jax.Array:
     """Convolves each channel with its own kernel, stride 1, zeros around the map.
 
-    ``y[b,h,w,c] = sum over i,j of x[b,h+i-p,w+j-p,c] kernel[i,j,c]`` with ``p = k // 2``.
+    ``y[b,h,w,c] = sum over i,j of x[b,h+i-p,w+j-p,c] kernel[i,j,0,c]`` with ``p = k // 2``, in float32 or better.
+
+    Derivatives of any order are right in reverse mode (a Hessian is `jax.jacrev` of `jax.grad`). Forward mode (`jax.jvp`
+    and with it `jax.hessian`) is refused by `jax.custom_vjp` with a TypeError.
 
     Args:
-      x: [B,H,W,C].
-      kernel: [k,k,C] or [k,k,1,C], k odd; its gradient comes in its own dtype.
+      x: [B,H,W,C], float32 or bfloat16.
+      kernel: [k,k,1,C] or [k,k,C], k odd; its gradient comes in its own dtype.
       implementation: "auto" chooses by platform and size; "conv" is XLA's grouped convolution, "shift" and
         "banded" are made for CPUs (see `convnext_jax.ops.shifted` and `convnext_jax.ops.banded`).
 
     Returns:
       [B,H,W,C] in the dtype of x.
+
+    Raises:
+      ValueError: the kernel fits no odd size or not the channels of x, or there is no such implementation.
     """
     size, channels = kernel.shape[0], x.shape[-1]
-    if size % 2 == 0 or kernel.shape not in ((size, size, channels), (size, size, 1, channels)):
+    if size % 2 == 0 or kernel.shape not in ((size, size, 1, channels), (size, size, channels)):
         raise ValueError(
-            f"depthwise_conv2d needs a kernel [k,k,{channels}] or [k,k,1,{channels}] with odd k, got {kernel.shape}"
+            f"depthwise_conv needs a kernel [k,k,1,{channels}] or [k,k,{channels}] with odd k, got {kernel.shape}"
         )
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
-    return _depthwise(implementation, x, kernel.reshape(size, size, channels))
+    return _convolve(implementation, x, kernel.reshape(size, size, channels))
+
+
+# The convolution and the gradient by its kernel are bilinear, and each one's derivatives are the two again.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _depthwise(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _forward(implementation, x, kernel)
+def _convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B,H,W,C] and [k,k,C] -> [B,H,W,C] in the dtype of x."""
+    return _run_convolve(implementation, x, kernel)
 
 
-def _save_inputs(implementation: str, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _forward(implementation, x, kernel), (x, kernel)
+def _convolve_fwd(implementation: str, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _run_convolve(implementation, x, kernel), (x, kernel)
 
 
-# The two functions below are jitted so that a block's trace is reused by the blocks of the same shape.
+def _convolve_bwd(implementation: str, inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, ...]:
+    x, kernel = inputs
+    by_kernel = _kernel_gradient(implementation, kernel.shape[0], x, grad)
+    return _convolve(implementation, grad, kernel[::-1, ::-1]), by_kernel.astype(kernel.dtype)
+
+
+_convolve.defvjp(_convolve_fwd, _convolve_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kernel_gradient(implementation: str, size: int, x: jax.Array, grad: jax.Array) -> jax.Array:
+    """The gradient by the kernel: twice [B,H,W,C] -> [size,size,C] in float32 or better."""
+    return _run_kernel_gradient(implementation, size, x, grad)
+
+
+def _kernel_gradient_fwd(
+    implementation: str, size: int, x: jax.Array, grad: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _run_kernel_gradient(implementation, size, x, grad), (x, grad)
+
+
+def _kernel_gradient_bwd(
+    implementation: str, size: int, inputs: tuple[jax.Array, jax.Array], kernel: jax.Array
+) -> tuple[jax.Array, ...]:
+    del size
+    x, grad = inputs
+    return _convolve(implementation, grad, kernel[::-1, ::-1]), _convolve(implementation, x, kernel)
+
+
+_kernel_gradient.defvjp(_kernel_gradient_fwd, _kernel_gradient_bwd)
+
+
+# Jitted so that a block's trace is reused by the blocks of the same shape.
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _forward(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _on_platform(implementation, x.shape, _FORWARD, x, kernel)
+def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _on_platform(implementation, _CONVOLVE, x, kernel)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _backward(implementation: str, inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _on_platform(implementation, inputs[0].shape, _BACKWARD, *inputs, grad)
-
-
-_depthwise.defvjp(_save_inputs, _backward)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_kernel_gradient(implementation: str, size: int, x: jax.Array, grad: jax.Array) -> jax.Array:
+    algorithms = {name: functools.partial(function, size=size) for name, function in _KERNEL_GRADIENT.items()}
+    return _on_platform(implementation, algorithms, x, grad)
 
 
 def _on_platform(
-    implementation: str, shape: tuple[int, ...], table: dict[str, Callable[..., Any]], *operands: jax.Array
-) -> Any:
+    implementation: str, algorithms: Mapping[str, Callable[..., jax.Array]], x: jax.Array, other: jax.Array
+) -> jax.Array:
     """The one place that chooses: by the platform compiled for, which need not be the one of this process."""
     if implementation != "auto":
-        return table[implementation](*operands)
-    on_cpu = "banded" if shape[1] * shape[2] <= _BANDED_PIXELS else "shift"
-    return jax.lax.platform_dependent(*operands, cpu=table[on_cpu], default=table["conv"])
+        return algorithms[implementation](x, other)
+    on_cpu = "banded" if x.shape[1] * x.shape[2] <= _BANDED_PIXELS else "shift"
+    return jax.lax.platform_dependent(x, other, cpu=algorithms[on_cpu], default=algorithms["conv"])
 
 
 def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -86,32 +125,40 @@ def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def _in_float32(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """CPUs compute bfloat16 by way of float32 anyway; once around the sums is faster and exact."""
+def _kernel_gradient_by_transposition(
+    convolve: Callable[..., jax.Array], x: jax.Array, grad: jax.Array, size: int
+) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((size, size, x.shape[-1]), x.dtype)
+    (by_kernel,) = jax.linear_transpose(functools.partial(convolve, x), kernel)(grad)
+    return by_kernel.astype(_wide(x.dtype))
 
+
+def _wide(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+# CPUs compute bfloat16 by way of float32 anyway; once around the sums is faster and exact.
+
+
+def _convolve_wide(convolve: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     def call(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return function(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
+        wide = _wide(x.dtype)
+        return convolve(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
 
     return call
 
 
-def _by_autodiff(function: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    def backward(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(function, x, kernel)[1](grad)
+def _kernel_gradient_wide(kernel_gradient: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    def call(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:
+        wide = _wide(x.dtype)
+        return kernel_gradient(x.astype(wide), grad.astype(wide), size)
 
-    return backward
-
-
-def _shifted_backward(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x32, kernel32, grad32 = (a.astype(jnp.float32) for a in (x, kernel, grad))
-    by_x = shifted_conv(grad32, kernel32[::-1, ::-1])
-    by_kernel = shifted_kernel_gradient(x32, grad32, kernel.shape[0])
-    return by_x.astype(x.dtype), by_kernel.astype(kernel.dtype)
+    return call
 
 
-_FORWARD = {"conv": _conv, "shift": _in_float32(shifted_conv), "banded": _in_float32(banded_conv)}
-_BACKWARD = {
-    "conv": _by_autodiff(_FORWARD["conv"]),
-    "shift": _shifted_backward,
-    "banded": _by_autodiff(_FORWARD["banded"]),
+_CONVOLVE = {"conv": _conv, "shift": _convolve_wide(shifted_conv), "banded": _convolve_wide(banded_conv)}
+_KERNEL_GRADIENT = {
+    "conv": functools.partial(_kernel_gradient_by_transposition, _conv),
+    "shift": _kernel_gradient_wide(shifted_kernel_gradient),
+    "banded": _kernel_gradient_wide(functools.partial(_kernel_gradient_by_transposition, banded_conv)),
 }
