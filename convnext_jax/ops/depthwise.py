@@ -1,4 +1,8 @@
-"""Depthwise convolution, fast forward and backward on every backend."""
+"""Depthwise convolution, fast forward and backward on every backend.
+
+Of the algorithms for a CPU none is the fastest everywhere, nor the same one forward and backward: a table of
+measurements chooses (`convnext_jax.ops.depthwise_table`). XLA's convolution serves where nothing was measured.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -7,12 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from convnext_jax.ops.banded import banded_conv
+from convnext_jax.ops.depthwise_table import fastest
 from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
 
-IMPLEMENTATIONS = ("auto", "conv", "shift", "banded")
+IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "pallas")
 
-# Up to this many pixels a matrix product beats shifted sums on a CPU, forward and backward together.
-_BANDED_PIXELS = 36
+# Those of `jax.lax.platform_dependent` that the table may have rows of.
+_PLATFORMS = ("cpu", "cuda", "tpu")
+# The Pallas programs count a map's values in 32 bits.
+_PALLAS_VALUES = 2**31
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "auto") -> jax.Array:
@@ -20,14 +27,15 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "au
 
     ``y[b,h,w,c] = sum over i,j of x[b,h+i-p,w+j-p,c] kernel[i,j,0,c]`` with ``p = k // 2``, in float32 or better.
 
-    Derivatives of any order are right in reverse mode (a Hessian is `jax.jacrev` of `jax.grad`). Forward mode (`jax.jvp`
-    and with it `jax.hessian`) is refused by `jax.custom_vjp` with a TypeError.
+    Derivatives of any order are right in reverse mode (a Hessian is `jax.jacrev` of `jax.grad`). Forward mode
+    (`jax.jvp`, and with it `jax.hessian`) is refused by `jax.custom_vjp` with a TypeError.
 
     Args:
       x: [B,H,W,C], float32 or bfloat16.
       kernel: [k,k,1,C] or [k,k,C], k odd; its gradient comes in its own dtype.
-      implementation: "auto" chooses by platform and size; "conv" is XLA's grouped convolution, "shift" and
-        "banded" are made for CPUs (see `convnext_jax.ops.shifted` and `convnext_jax.ops.banded`).
+      implementation: "auto" chooses by platform, dtype and shape; for experiments, "conv" is XLA's grouped
+        convolution, "shift" and "banded" are made for CPUs (see `convnext_jax.ops.shifted` and
+        `convnext_jax.ops.banded`), "pallas" for NVIDIA GPUs (`convnext_jax.ops.depthwise_pallas`).
 
     Returns:
       [B,H,W,C] in the dtype of x.
@@ -45,6 +53,8 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "au
     return _convolve(implementation, x, kernel.reshape(size, size, channels))
 
 
+_Algorithms = Mapping[str, Callable[..., jax.Array]]
+
 # The convolution and the gradient by its kernel are bilinear, and each one's derivatives are the two again.
 
 
@@ -61,7 +71,7 @@ def _convolve_fwd(implementation: str, x: jax.Array, kernel: jax.Array) -> tuple
 def _convolve_bwd(implementation: str, inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, ...]:
     x, kernel = inputs
     by_kernel = _kernel_gradient(implementation, kernel.shape[0], x, grad)
-    return _convolve(implementation, grad, kernel[::-1, ::-1]), by_kernel.astype(kernel.dtype)
+    return _convolve(implementation, grad, kernel[::-1, ::-1]), jnp.asarray(by_kernel, kernel.dtype)
 
 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
@@ -95,23 +105,27 @@ _kernel_gradient.defvjp(_kernel_gradient_fwd, _kernel_gradient_bwd)
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _on_platform(implementation, _CONVOLVE, x, kernel)
+    return _on_platform(implementation, "forward", kernel.shape[0], _CONVOLVE, x, kernel)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_kernel_gradient(implementation: str, size: int, x: jax.Array, grad: jax.Array) -> jax.Array:
     algorithms = {name: functools.partial(function, size=size) for name, function in _KERNEL_GRADIENT.items()}
-    return _on_platform(implementation, algorithms, x, grad)
+    return _on_platform(implementation, "kernel_gradient", size, algorithms, x, grad)
 
 
 def _on_platform(
-    implementation: str, algorithms: Mapping[str, Callable[..., jax.Array]], x: jax.Array, other: jax.Array
+    implementation: str, operation: str, size: int, algorithms: _Algorithms, x: jax.Array, other: jax.Array
 ) -> jax.Array:
     """The one place that chooses: by the platform compiled for, which need not be the one of this process."""
     if implementation != "auto":
         return algorithms[implementation](x, other)
-    on_cpu = "banded" if x.shape[1] * x.shape[2] <= _BANDED_PIXELS else "shift"
-    return jax.lax.platform_dependent(x, other, cpu=algorithms[on_cpu], default=algorithms["conv"])
+    chosen = {}
+    for platform in _PLATFORMS:
+        name = fastest(operation, platform, x.shape, size, x.dtype.name)
+        if name is not None and not (name == "pallas" and x.size >= _PALLAS_VALUES):
+            chosen[platform] = algorithms[name]
+    return jax.lax.platform_dependent(x, other, default=algorithms["conv"], **chosen)
 
 
 def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -156,9 +170,30 @@ def _kernel_gradient_wide(kernel_gradient: Callable[..., jax.Array]) -> Callable
     return call
 
 
-_CONVOLVE = {"conv": _conv, "shift": _convolve_wide(shifted_conv), "banded": _convolve_wide(banded_conv)}
+# Pallas is imported by those who use it alone.
+
+
+def _pallas_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    from convnext_jax.ops.depthwise_pallas import pallas_conv
+
+    return pallas_conv(x, kernel.astype(jnp.float32))
+
+
+def _pallas_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:
+    from convnext_jax.ops.depthwise_pallas import pallas_kernel_gradient
+
+    return pallas_kernel_gradient(x, grad, size).astype(_wide(x.dtype))
+
+
+_CONVOLVE = {
+    "conv": _conv,
+    "shift": _convolve_wide(shifted_conv),
+    "banded": _convolve_wide(banded_conv),
+    "pallas": _pallas_conv,
+}
 _KERNEL_GRADIENT = {
     "conv": functools.partial(_kernel_gradient_by_transposition, _conv),
     "shift": _kernel_gradient_wide(shifted_kernel_gradient),
     "banded": _kernel_gradient_wide(functools.partial(_kernel_gradient_by_transposition, banded_conv)),
+    "pallas": _pallas_kernel_gradient,
 }
