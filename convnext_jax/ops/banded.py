@@ -1,8 +1,10 @@
-"""Depthwise convolution as one matrix for each channel, for CPUs and small maps.
+"""Depthwise convolution by the matrix that it is, for CPUs and small maps.
 
-On a map of n pixels a convolution is a banded n x n (block Toeplitz) matrix. On a small map most of it lies
-inside the band of a 7x7 kernel, and a matrix product is what a processor does fastest; so are both of its
-gradients.
+On a map of n pixels the convolution of a channel is a banded n x n (block Toeplitz) matrix, and on a small map most
+of it lies inside the band of a 7x7 kernel: nothing is lost by leaving out padding and shifts. Its product with a map is
+written as n multiply-adds of whole rows of channels, which lie next to each other in memory; as matrix products, one a
+channel, the map would have to be transposed there and back (three times as long at 2x2 pixels). The kernel's gradient
+sums over the batch, and there the matrix products pay.
 """
 
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 
 
 def banded_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Depthwise convolution, zeros around the map; the gradient of autodiff is as fast.
+    """Depthwise convolution, zeros around the map.
 
     Args:
       x: [B,H,W,C].
@@ -20,14 +22,45 @@ def banded_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [B,H,W,C]
     """
+    return _multiply(x, _matrix(kernel, *x.shape[1:3]))
+
+
+def banded_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:
+    """Gradient of `banded_conv` by its kernel.
+
+    Args:
+      x: [B,H,W,C].
+      grad: [B,H,W,C], gradient by the output.
+      size: k, odd.
+
+    Returns:
+      [k,k,C]
+    """
     batch, height, width, channels = x.shape
-    size = kernel.shape[0]
+    pixels = (batch, height * width, channels)
+    by_matrix = jnp.einsum("bpc,bqc->pqc", x.reshape(pixels), grad.reshape(pixels))
+    kernel = jax.ShapeDtypeStruct((size, size, channels), x.dtype)
+    (by_kernel,) = jax.linear_transpose(lambda kernel: _matrix(kernel, height, width), kernel)(by_matrix)
+    return by_kernel
+
+
+def _matrix(kernel: jax.Array, height: int, width: int) -> jax.Array:
+    """[p,q,C], the weight of input pixel p in output pixel q: from (h,w) to (r,s) kernel[h-r+k//2, w-s+k//2] or 0."""
+    size, channels = kernel.shape[0], kernel.shape[-1]
     rows, columns = _band(height, size), _band(width, size)
-    # matrix[h,w,r,s] is the weight of input pixel (h,w) in output pixel (r,s): kernel[h-r+p, w-s+p] or 0.
-    matrix = jnp.einsum("ijc,hri,wsj->chwrs", kernel, rows, columns, precision="highest")
-    matrix = matrix.reshape(channels, height * width, height * width)
-    y = jnp.einsum("bpc,cpq->bqc", x.reshape(batch, height * width, channels), matrix)
-    return y.reshape(x.shape)
+    matrix = jnp.einsum("ijc,hri,wsj->hwrsc", kernel, rows, columns, precision="highest")
+    return matrix.reshape(height * width, height * width, channels)
+
+
+def _multiply(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """``y[b,q,c] = sum over p of x[b,p,c] matrix[p,q,c]``, on maps."""
+    batch, height, width, channels = x.shape
+    x_pixels = x.reshape(batch, height * width, channels)
+    matrix = jax.lax.optimization_barrier(matrix)  # or XLA computes its elements again for each sample
+    total = jnp.zeros((), x.dtype)
+    for p in range(height * width):
+        total += x_pixels[:, p : p + 1] * matrix[p]
+    return total.reshape(x.shape)
 
 
 def _band(length: int, size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.ops.banded import banded_conv
+from convnext_jax.ops.banded import banded_conv, banded_kernel_gradient
 from convnext_jax.ops.depthwise_table import fastest
 from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
 
@@ -139,11 +139,9 @@ def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def _kernel_gradient_by_transposition(
-    convolve: Callable[..., jax.Array], x: jax.Array, grad: jax.Array, size: int
-) -> jax.Array:
+def _conv_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:
     kernel = jax.ShapeDtypeStruct((size, size, x.shape[-1]), x.dtype)
-    (by_kernel,) = jax.linear_transpose(functools.partial(convolve, x), kernel)(grad)
+    (by_kernel,) = jax.linear_transpose(functools.partial(_conv, x), kernel)(grad)
     return by_kernel.astype(_wide(x.dtype))
 
 
@@ -192,8 +190,8 @@ _CONVOLVE = {
     "pallas": _pallas_conv,
 }
 _KERNEL_GRADIENT = {
-    "conv": functools.partial(_kernel_gradient_by_transposition, _conv),
+    "conv": _conv_kernel_gradient,
     "shift": _kernel_gradient_wide(shifted_kernel_gradient),
-    "banded": _kernel_gradient_wide(functools.partial(_kernel_gradient_by_transposition, banded_conv)),
+    "banded": _kernel_gradient_wide(banded_kernel_gradient),
     "pallas": _pallas_kernel_gradient,
 }

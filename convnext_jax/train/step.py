@@ -93,13 +93,17 @@ def train_step(program: Program, state: TrainState, batch: Batch, seed: jax.Arra
         )
 
     grads, outcome = sharpness_aware(compute, program.optim.sam_rho, state.params)
+    grad_norm = optax.tree.norm(grads)
+    # A factor of one. XLA copies every parameter in each turn of the scan unless the update is bound to come after the
+    # last use of the old ones; each part of it now depends on the whole gradient (0 * norm is not folded: inf, nan).
+    grads = jax.tree.map(lambda grad: grad * (1 + 0 * grad_norm).astype(grad.dtype), grads)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = update_ema(state.ema, params, program.optim.ema_decay, state.step)
     metrics = StepMetrics(
         loss=outcome.loss,
         top1=outcome.top1,
-        grad_norm=optax.tree.norm(grads),
+        grad_norm=grad_norm,
         lr=jnp.asarray(program.schedule(state.step), jnp.float32),
     )
     return TrainState(state.step + 1, params, opt_state, outcome.statistics, ema), metrics
