@@ -13,7 +13,7 @@ from convnext_jax.config import AugmentConfig, OptimConfig
 from convnext_jax.data.resident import Batch, ResidentSplit, batch_indices, epoch_order, scale
 from convnext_jax.distributed import batch_sharded, replicated
 from convnext_jax.random import Stream, stream_key
-from convnext_jax.train.gradients import Outcome, accumulated_gradient, sharpness_aware
+from convnext_jax.train.gradients import Outcome, accumulated_gradient, gradient_norm, sharpness_aware
 from convnext_jax.train.state import TrainState, update_ema
 
 
@@ -99,7 +99,7 @@ def train_step(program: Program, state: TrainState, batch: Batch, seed: jax.Arra
     metrics = StepMetrics(
         loss=outcome.loss,
         top1=outcome.top1,
-        grad_norm=optax.tree.norm(grads),
+        grad_norm=gradient_norm(grads),
         lr=jnp.asarray(program.schedule(state.step), jnp.float32),
     )
     return TrainState(state.step + 1, params, opt_state, outcome.statistics, ema), metrics
