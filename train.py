@@ -44,8 +44,10 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     # What follows takes seconds to import; a mistake above was answered without it.
     from convnext_jax import data, loop, preparation, seeds
     from convnext_jax import workdir as workdirs
+    from convnext_jax.compilation_cache import keep_compiled_programs
     from convnext_jax.distributed import make_mesh, use_all_cores
 
+    keep_compiled_programs()
     use_all_cores(experiment.run.batch_size // experiment.optim.accumulation)
     preparation.check_optimizer(experiment)
     begun = all(workdirs.has_begun(directory) for directory, _ in workdirs.seed_runs(workdir, experiment))

@@ -24,6 +24,8 @@ if "CONVNEXT_JAX_TEST_CACHE" not in os.environ:
     os.environ["CONVNEXT_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="convnext_jax-tests-")
     atexit.register(shutil.rmtree, os.environ["CONVNEXT_JAX_TEST_CACHE"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["CONVNEXT_JAX_TEST_CACHE"])
+# For the commands that a test starts: nothing of theirs goes into the user's own cache.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["CONVNEXT_JAX_TEST_CACHE"]
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

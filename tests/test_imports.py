@@ -15,7 +15,7 @@ LAYERS = (
     ("ops",),
     ("models",),
     ("data",),
-    ("distributed", "environment", "signals"),
+    ("compilation_cache", "distributed", "environment", "signals"),
     ("augment",),
     ("optim",),
     ("train",),

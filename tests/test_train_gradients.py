@@ -11,7 +11,7 @@ from tiny import NUM_CLASSES
 from convnext_jax.augment.mixing import Targets
 from convnext_jax.models import create_model, split_model
 from convnext_jax.models.architectures import Architecture
-from convnext_jax.train.gradients import Outcome, accumulated_gradient, sharpness_aware
+from convnext_jax.train.gradients import Outcome, accumulated_gradient, gradient_norm, sharpness_aware
 
 RANDOM = np.random.default_rng(0)
 INPUTS = jnp.asarray(RANDOM.standard_normal((12, 16, 16, 3)), jnp.float32)
@@ -25,6 +25,11 @@ TARGETS = Targets(
 def small_model(**settings: Any) -> nnx.Module:
     architecture = Architecture((1, 1, 1, 1), (16, 8, 8, 8), stem="patch2", layer_scale=0.1, kernel_size=1)
     return create_model(architecture, num_classes=NUM_CLASSES, **settings)
+
+
+def test_the_norm_is_over_all_arrays_whatever_their_shape():
+    tree = {"a": jnp.full(3, 2.0), "b": [jnp.full(1, -1.0), jnp.full((2, 2), 3.0)], "c": jnp.float32(5.0)}
+    assert gradient_norm(tree) == np.sqrt(3 * 4 + 1 + 4 * 9 + 25, dtype=np.float32)
 
 
 def test_accumulation_equals_the_large_batch():

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
 from convnext_jax.augment.boxes import area, inside
 
@@ -131,6 +130,8 @@ def beta_quantile(uniform: jax.Array, alpha: float) -> jax.Array:
     Returns:
       float32 of the same shape, in [0, 1].
     """
+    from scipy import special  # a third of a second to import, and needed here alone
+
     quantiles = special.betaincinv(alpha, alpha, np.linspace(0, 1, 4097)).astype(np.float32)
     place = uniform * 4096
     index = place.astype(jnp.int32)

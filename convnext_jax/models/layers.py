@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -39,11 +40,13 @@ class Initializer:
 
         The reference's ``trunc_normal_(std=.02)`` cuts at -2 and 2, a hundred deviations away: a plain normal.
         NumPy draws it, because XLA would compile a generator for each shape, ten seconds for a small model on a
-        CPU; behind a callback, so that `jax.eval_shape` of a model's creation allocates nothing.
+        CPU; in a traced creation behind a callback, so that `jax.eval_shape` of it allocates nothing.
         """
         deviation = 0.02 if self.scheme == "normal" else 1.0 / math.sqrt(math.prod(shape[:-1]))
-        drawn = jax.ShapeDtypeStruct(shape, np.float32)
-        return nnx.Param(jax.pure_callback(functools.partial(_draw_normal, self.seed, deviation, shape), drawn))
+        draw = functools.partial(_draw_normal, self.seed, deviation, shape)
+        if isinstance(jnp.zeros(()), jax.core.Tracer):
+            return nnx.Param(jax.pure_callback(draw, jax.ShapeDtypeStruct(shape, np.float32)))
+        return nnx.Param(jax.device_put(draw()))
 
 
 def _draw_normal(seed: np.random.SeedSequence, deviation: float, shape: tuple[int, ...]) -> np.ndarray:
@@ -54,7 +57,7 @@ def _draw_normal(seed: np.random.SeedSequence, deviation: float, shape: tuple[in
 
 def initial_constant(size: int, value: float) -> nnx.Param[jax.Array]:
     """A vector that starts at one value; of strong type, or the training step would be traced again."""
-    return nnx.Param(jnp.asarray(np.full((size,), value, np.float32)))
+    return nnx.Param(jax.device_put(np.full((size,), value, np.float32)))
 
 
 class Linear(nnx.Module):
@@ -92,8 +95,8 @@ class BatchNorm(nnx.Module):
     def __init__(self, size: int) -> None:
         self.scale = initial_constant(size, 1.0)
         self.bias = initial_constant(size, 0.0)
-        self.mean = nnx.BatchStat(jnp.asarray(np.zeros(size, np.float32)))
-        self.variance = nnx.BatchStat(jnp.asarray(np.ones(size, np.float32)))
+        self.mean = nnx.BatchStat(jax.device_put(np.zeros(size, np.float32)))
+        self.variance = nnx.BatchStat(jax.device_put(np.ones(size, np.float32)))
 
     def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
         """[..., size] -> [..., size]."""

@@ -106,6 +106,17 @@ def accumulated_gradient(
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
+def gradient_norm(grads: Any) -> jax.Array:
+    """The Euclidean norm over all arrays of a tree that has vectors in it, as `optax.tree.norm` gives it.
+
+    Four arrays in five are small vectors. Joined, they cost XLA one sum of squares to compile, where each by itself
+    has two loops of its own, on a CPU a fifth of all loops of a training step.
+    """
+    leaves = jax.tree.leaves(grads)
+    vectors = [leaf for leaf in leaves if leaf.ndim == 1]
+    return optax.tree.norm([jnp.concatenate(vectors), *(leaf for leaf in leaves if leaf.ndim != 1)])
+
+
 def sharpness_aware(compute: Callable[[Any], tuple[Any, Outcome]], rho: float, params: Any) -> tuple[Any, Outcome]:
     """The gradient a distance uphill from the parameters, which a flat minimum changes little.
 
@@ -123,6 +134,6 @@ def sharpness_aware(compute: Callable[[Any], tuple[Any, Outcome]], rho: float, p
     grads, outcome = compute(params)
     if rho == 0:
         return grads, outcome
-    scale = rho / (optax.tree.norm(grads) + 1e-12)
+    scale = rho / (gradient_norm(grads) + 1e-12)
     uphill = jax.tree.map(lambda param, grad: param + scale * grad, params, grads)
     return compute(uphill)[0], outcome

@@ -32,9 +32,15 @@ def init_state(
     params: Any, optimizer: optax.GradientTransformation, statistics: Any = None, *, keep_ema: bool = False
 ) -> TrainState:
     """The state before the first step."""
-    # A copy, since the state is donated and no array can be donated twice.
-    ema = jax.tree.map(jnp.copy, params) if keep_ema else {}
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), statistics or {}, ema)
+
+    # One program, where each operation by itself would be compiled for each shape.
+    @jax.jit
+    def others(params: Any) -> tuple[Any, Any]:
+        # A copy, since the state is donated and no array can be donated twice.
+        return optimizer.init(params), jax.tree.map(jnp.copy, params) if keep_ema else {}
+
+    opt_state, ema = others(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, statistics or {}, ema)
 
 
 def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:

@@ -13,7 +13,7 @@ from convnext_jax.config import AugmentConfig, OptimConfig
 from convnext_jax.data.resident import Batch, ResidentSplit, batch_indices, epoch_order, scale
 from convnext_jax.distributed import batch_sharded, replicated
 from convnext_jax.random import Stream, stream_key
-from convnext_jax.train.gradients import Outcome, accumulated_gradient, sharpness_aware
+from convnext_jax.train.gradients import Outcome, accumulated_gradient, gradient_norm, sharpness_aware
 from convnext_jax.train.state import TrainState, update_ema
 
 
@@ -93,7 +93,7 @@ def train_step(program: Program, state: TrainState, batch: Batch, seed: jax.Arra
         )
 
     grads, outcome = sharpness_aware(compute, program.optim.sam_rho, state.params)
-    grad_norm = optax.tree.norm(grads)
+    grad_norm = gradient_norm(grads)
     # A factor of one. XLA copies every parameter in each turn of the scan unless the update is bound to come after the
     # last use of the old ones; each part of it now depends on the whole gradient (0 * norm is not folded: inf, nan).
     grads = jax.tree.map(lambda grad: grad * (1 + 0 * grad_norm).astype(grad.dtype), grads)
