@@ -74,7 +74,6 @@ def throughput(
         else:
             parts[name] = {"forward": forward_part, "step": step_part}[name](experiment, seen, mesh, steps)
     seconds = time_calls({name: part.call for name, part in parts.items()}, repeats, _progress(repeats))
-    gradients = 2 if experiment.optim.sam_rho else 1
     return {
         "benchmark": "throughput",
         "image_size": [seen.height, seen.width],
@@ -88,7 +87,7 @@ def throughput(
         "product_gflops_by_size": {str(size): rate / 1e9 for size, rate in products.items()},
         "parts": {
             name: _figures(
-                part, seconds[name], steps, batch_size, flops_per_image(name, macs, gradients=gradients), ceiling
+                part, seconds[name], steps, batch_size, flops_per_image(name, macs, experiment.optim), ceiling
             )
             for name, part in parts.items()
         },
