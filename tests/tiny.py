@@ -12,6 +12,10 @@ from convnext_jax.models.convnext import ConvNeXt
 from convnext_jax.models.layers import Initializer
 
 NUM_CLASSES = 4
+# The settings of `tiny_model`, for what builds the model itself.
+TINY_MODEL = ModelConfig(
+    depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), stem="patch2", layer_scale=0.1, kernel_size=3, drop_path=0.2
+)
 
 
 def tiny_model(*, drop_path: float = 0.2, dtype: str = "float32", seed: int = 0, norm: str = "layer") -> nnx.Module:

@@ -1,16 +1,56 @@
-"""The names of the data sets, and what each name loads."""
+"""The names of the data sets, and what is known of them before they are there."""
 
+import dataclasses
 import difflib
 import re
 
+from convnext_jax.config import DataConfig
 from convnext_jax.errors import UserError
 
 OWN_NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet", "image_folder")
 
 
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """How large a data set is.
+
+    Attributes:
+      height: of its images, in pixels.
+      width: the same.
+      num_classes: number of classes.
+      train_examples: images of the training split, none held out; None where that is not known.
+    """
+
+    height: int
+    width: int
+    num_classes: int
+    train_examples: int | None = None
+
+
+# Of the data sets that are the same wherever they lie.
+_EXTENTS = {
+    "digits": Extent(32, 32, 10, 1_438),
+    "cifar10": Extent(32, 32, 10, 50_000),
+    "cifar100": Extent(32, 32, 100, 50_000),
+    "tiny_imagenet": Extent(64, 64, 200, 100_000),
+}
+
+
 def dataset_names() -> tuple[str, ...]:
     """The names that this project documents; every image classification data set of TFDS works as well."""
     return OWN_NAMES
+
+
+def known_extent(config: DataConfig) -> Extent | None:
+    """The extent of a data set as it is before it is there, resized as configured; None of most.
+
+    >>> known_extent(DataConfig("cifar100"))
+    Extent(height=32, width=32, num_classes=100, train_examples=50000)
+    """
+    extent = _EXTENTS.get(config.name)
+    if extent is None or config.image_size is None:
+        return extent
+    return dataclasses.replace(extent, height=config.image_size, width=config.image_size)
 
 
 def check_name(name: str) -> None:

@@ -1,0 +1,182 @@
+"""The programs that are measured: inference, the training step on one batch, and the steps of a real training."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
+from convnext_jax.data.dataset import Dataset, Split
+from convnext_jax.data.registry import Extent
+from convnext_jax.data.resident import Batch, normalize
+from convnext_jax.distributed import batch_sharded, replicated
+from convnext_jax.models import merge_model
+from convnext_jax.models.counting import count_macs
+from convnext_jax.preparation import Run, check_against_data, prepare
+from convnext_jax.train.state import TrainState
+from convnext_jax.train.step import Program, StepMetrics, compile_train_steps, train_step
+
+
+@dataclasses.dataclass
+class Part:
+    """A compiled program, ready to be called.
+
+    Attributes:
+      name: ``forward``, ``step`` or ``pipeline``.
+      compiled: the program.
+      compile_seconds: what tracing and compiling it took.
+      call: takes the steps once and returns when the devices are done.
+      state: of the steps: the training state so far; None of inference.
+    """
+
+    name: str
+    compiled: jax.stages.Compiled
+    compile_seconds: float
+    call: Callable[[], None]
+    state: TrainState | None = None
+
+
+def forward_part(experiment: Experiment, extent: Extent, mesh: Mesh, num_steps: int) -> Part:
+    """Inference as an evaluation does it, from uint8 images to logits, on one batch again and again."""
+    run, state = prepare_noise(experiment, extent, mesh)
+    program, params, statistics = run.program, state.params, state.statistics
+    images = constant_batch(run).images
+
+    def forward(params: Any, statistics: Any, images: jax.Array) -> jax.Array:
+        inputs = normalize(images, program.mean, program.std)
+        return merge_model(program.definition, params, statistics)(inputs)
+
+    compiled, seconds = _timed(lambda: jax.jit(forward).lower(params, statistics, images).compile())
+
+    def call() -> None:
+        # Calls of their own: out of a loop XLA would take what is the same each time.
+        for _ in range(num_steps):
+            logits = compiled(params, statistics, images)
+        jax.block_until_ready(logits)
+
+    return Part("forward", compiled, seconds, call)
+
+
+def step_part(experiment: Experiment, extent: Extent, mesh: Mesh, num_steps: int) -> Part:
+    """The experiment's training step on one batch again and again, without augmentation."""
+    run, state = prepare_noise(experiment, extent, mesh)
+    batch = constant_batch(run)
+
+    def steps(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
+        return jax.lax.scan(lambda state, _: train_step(run.program, state, batch, seed), state, length=num_steps)
+
+    jitted = jax.jit(steps, donate_argnums=0, out_shardings=replicated(mesh))
+    seed = _seed(experiment, mesh)
+    return _training("step", lambda: jitted.lower(state, batch, seed).compile(), state, batch, seed)
+
+
+def pipeline_part(experiment: Experiment, dataset: Dataset, mesh: Mesh, num_steps: int, image_size: int | None) -> Part:
+    """The very program that ``train.py`` compiles, on the real data.
+
+    Args:
+      experiment: the settings.
+      dataset: the data, on the host.
+      mesh: the devices.
+      num_steps: steps a call; divides the steps of an epoch.
+      image_size: side in pixels that the images are scaled to inside the step; their own if None.
+    """
+    check_against_data(experiment, dataset, mesh)
+    run, state = prepare(experiment, dataset, mesh)
+    program = dataclasses.replace(run.program, image_size=image_size)
+    seed = _seed(experiment, mesh)
+    return _training(
+        "pipeline",
+        lambda: compile_train_steps(program, state, run.train, seed, num_steps),
+        state,
+        run.train,
+        seed,
+    )
+
+
+def prepare_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[Run, TrainState]:
+    """An experiment without its data and augmentation, ready for the devices: one batch of noise is all it has.
+
+    Raises:
+      UserError: the batch cannot be split over the devices, or the images are too small for the model.
+    """
+    rng = np.random.default_rng(0)
+    batch_size = experiment.run.batch_size
+    images = rng.integers(0, 256, (batch_size, extent.height, extent.width, 3), np.uint8)
+    split = Split(images, np.arange(batch_size, dtype=np.int32) % extent.num_classes)
+    names = tuple(map(str, range(extent.num_classes)))
+    dataset = Dataset("noise", split, split, names, np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
+    bare = dataclasses.replace(
+        experiment,
+        augment=AugmentConfig(crop_padding=0, flip="none"),
+        run=dataclasses.replace(experiment.run, image_sizes=()),
+    )
+    check_against_data(bare, dataset, mesh)
+    return prepare(bare, dataset, mesh)
+
+
+def seen_extent(experiment: Experiment, extent: Extent) -> Extent:
+    """The images as the model sees them: scaled to the largest of ``config.run.image_sizes``, where there are any."""
+    size = max(experiment.run.image_sizes, default=None)
+    return extent if size is None else dataclasses.replace(extent, height=size, width=size)
+
+
+def constant_batch(run: Run) -> Batch:
+    """The first examples of a run's data, split over the devices."""
+    mesh = run.program.mesh
+    indices = jnp.arange(run.program.batch_size, dtype=jnp.int32)
+    images, labels, indices = jax.device_put((*run.train.take(indices), indices), batch_sharded(mesh))
+    return Batch(images, labels, indices, jax.device_put(jnp.int32(0), replicated(mesh)))
+
+
+def model_macs(program: Program, params: Any, statistics: Any, height: int, width: int) -> int:
+    """Multiply-adds of the model for one image, as `count_macs` counts them."""
+
+    def forward(params: Any, statistics: Any, images: jax.Array) -> jax.Array:
+        return merge_model(program.definition, params, statistics)(images)
+
+    return count_macs(forward, params, statistics, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
+
+
+def flops_per_image(part: str, macs: int, optim: OptimConfig) -> int:
+    """Floating-point operations that a part needs for one image.
+
+    Twice the multiply-adds forward. A gradient takes twice as many again, by the inputs and by the kernels: six times
+    the multiply-adds for a training step, and as many again for the second gradient of sharpness-aware minimisation.
+    What remat computes again is not counted, nor is anything but the model's convolutions and matrix products.
+
+    Args:
+      part: ``forward``, ``step`` or ``pipeline``.
+      macs: multiply-adds of the model for one image.
+      optim: of the experiment.
+    """
+    gradients = 2 if optim.sam_rho else 1
+    return 2 * macs if part == "forward" else 6 * macs * gradients
+
+
+def _seed(experiment: Experiment, mesh: Mesh) -> jax.Array:
+    return jax.device_put(jnp.uint32(experiment.run.seed), replicated(mesh))
+
+
+def _training(
+    name: str, compile_steps: Callable[[], jax.stages.Compiled], state: TrainState, inputs: Any, seed: jax.Array
+) -> Part:
+    """A part whose state goes from one call into the next, since each call takes the buffers of the one it is given."""
+    compiled, seconds = _timed(compile_steps)
+
+    def call() -> None:
+        part.state, metrics = compiled(part.state, inputs, seed)
+        jax.block_until_ready(metrics)
+
+    part = Part(name, compiled, seconds, call, state)
+    return part
+
+
+def _timed(function: Callable[[], jax.stages.Compiled]) -> tuple[jax.stages.Compiled, float]:
+    started = time.perf_counter()
+    compiled = function()
+    return compiled, time.perf_counter() - started
