@@ -89,7 +89,7 @@ def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) 
     with contextlib.ExitStack() as stack:
         write_inputs(case, folder)
         for name, python in pythons.items():
-            print(f"{name}: building, compiling, warming up", flush=True)
+            _print(f"{name}: building, compiling, warming up")
             kind = SYSTEMS[name]
             command = [python, "-m", f"benchmarks.comparison.{kind.worker}"]
             job = Job(case, kind.options | {"dtype": kind.dtype}, folder)
@@ -100,12 +100,16 @@ def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) 
             exact = exact and worker.description["device"] == "cpu"
             differences[name] = check_agreement(name, outcome, reference, exact=exact)
             workers[name] = worker
-        times = measure_rounds(workers, rounds=options.rounds, count=options.steps, report=print)
+        times = measure_rounds(workers, rounds=options.rounds, count=options.steps, report=_print)
     shutil.rmtree(folder)  # left where a worker failed: its output lies there
     descriptions = {name: worker.description for name, worker in workers.items()}
     descriptions[options.systems[0]]["environment"]["command"] = sys.argv
     settings = {"rounds": options.rounds, "steps_per_call": options.steps, "variables": variables}
     return make_record(case, network_macs(case), descriptions, differences, times, settings)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 def _case(options: argparse.Namespace) -> Case:

