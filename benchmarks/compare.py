@@ -100,6 +100,7 @@ def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) 
             exact = exact and worker.description["device"] == "cpu"
             differences[name] = check_agreement(name, outcome, reference, exact=exact)
             workers[name] = worker
+        _print("measuring")
         times = measure_rounds(workers, rounds=options.rounds, count=options.steps, report=_print)
     shutil.rmtree(folder)  # left where a worker failed: its output lies there
     descriptions = {name: worker.description for name, worker in workers.items()}

@@ -63,7 +63,8 @@ def python_of(kind: Kind, torch_python: Path | None) -> str:
     """
     if not kind.requirements:
         return sys.executable
-    return str(torch_python or _environment(Path(__file__).parent.parent / kind.requirements))
+    python = torch_python or _environment(Path(__file__).parent.parent / kind.requirements)
+    return str(python.absolute())  # not resolved: a virtual environment is known by its link
 
 
 def _environment(requirements: Path) -> Path:
