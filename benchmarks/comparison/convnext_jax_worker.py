@@ -1,0 +1,101 @@
+"""Holds this project's network and its real training step, several steps a call as `train.py` takes them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.comparison.case import LEARNING_RATE, WEIGHT_DECAY, product_side
+from benchmarks.comparison.protocol import Job, serve
+from convnext_jax.config import AugmentConfig, OptimConfig
+from convnext_jax.data.resident import Batch
+from convnext_jax.distributed import batch_sharded, make_mesh, replicated, use_all_cores
+from convnext_jax.environment import describe_environment
+from convnext_jax.models import abstract_model, count_parameters, create_model, merge_model
+from convnext_jax.models.parameters import nested_params
+from convnext_jax.optim.optimizer import make_optimizer
+from convnext_jax.train.state import TrainState, init_state
+from convnext_jax.train.step import Program, StepMetrics, train_step
+
+
+class ConvNextJax:
+    """The option is ``dtype``, of the computation."""
+
+    def __init__(self, job: Job) -> None:
+        case = job.case
+        self.dtype = job.options["dtype"]
+        use_all_cores(case.batch_size)
+        self.mesh = make_mesh()
+        whole, split = replicated(self.mesh), batch_sharded(self.mesh)
+        definition, _, _ = abstract_model(
+            lambda: create_model(case.model, num_classes=case.num_classes, stem=case.stem, dtype=self.dtype)
+        )
+        params = jax.device_put(nested_params(job.weights("flat")), whole)
+        # No warm-up and no smoothing: the other systems have neither.
+        optim = OptimConfig(learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, label_smoothing=0.0)
+        schedule = optax.constant_schedule(LEARNING_RATE)
+        self.program = Program(
+            definition=definition,
+            optimizer=make_optimizer(optim, schedule),
+            schedule=schedule,
+            augment=AugmentConfig(crop_padding=0, flip="none"),
+            optim=optim,
+            batch_size=case.batch_size,
+            mean=(0.5,) * 3,
+            std=(0.25,) * 3,
+            mesh=self.mesh,
+        )
+        self.state = jax.device_put(init_state(params, self.program.optimizer), whole)
+        self.seed = jax.device_put(jnp.uint32(0), whole)
+        pixels, labels = job.array("pixels"), job.array("labels")
+        indices = np.arange(case.batch_size, dtype=np.int32)
+        pixels, labels, indices = jax.device_put((pixels, labels, indices), split)
+        self.batch = Batch(pixels, labels, indices, jax.device_put(jnp.int32(0), whole))
+        self.images = jax.device_put(job.array("images"), split)
+        self._predict = jax.jit(lambda params, images: merge_model(definition, params)(images))
+        self._steps: dict[int, jax.stages.Compiled] = {}
+        self._matrix = jnp.ones((product_side(jax.default_backend()),) * 2, self.dtype)
+
+    def describe(self) -> dict[str, Any]:
+        """See `benchmarks.comparison.protocol.System`; the environment besides."""
+        environment = describe_environment()
+        return {
+            "parameters": count_parameters(self.state.params),
+            "versions": environment["versions"],
+            "device": environment["device_kind"],
+            "product_flops": 2 * self._matrix.shape[0] ** 3,
+            "environment": environment,
+        }
+
+    def logits(self) -> np.ndarray:
+        """See `benchmarks.comparison.protocol.System`."""
+        return np.asarray(self._predict(self.state.params, self.images))
+
+    def forward(self, count: int) -> None:
+        """See `benchmarks.comparison.protocol.System`."""
+        jax.block_until_ready([self._predict(self.state.params, self.images) for _ in range(count)])
+
+    def step(self, count: int) -> float:
+        """See `benchmarks.comparison.protocol.System`; all of them in one call to the device."""
+        if count not in self._steps:
+            self._steps[count] = self._compile(count)
+        self.state, metrics = self._steps[count](self.state, self.batch, self.seed)
+        jax.block_until_ready(self.state)
+        return float(metrics.loss[-1])
+
+    def _compile(self, count: int) -> jax.stages.Compiled:
+        def run(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
+            return jax.lax.scan(lambda state, _: train_step(self.program, state, batch, seed), state, length=count)
+
+        jitted = jax.jit(run, donate_argnums=0, out_shardings=replicated(self.mesh))
+        return jitted.lower(self.state, self.batch, self.seed).compile()
+
+    def product(self, count: int) -> None:
+        """See `benchmarks.comparison.protocol.System`."""
+        jax.block_until_ready([self._matrix @ self._matrix for _ in range(count)])
+
+
+if __name__ == "__main__":
+    serve(ConvNextJax)

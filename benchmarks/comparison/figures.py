@@ -1,0 +1,72 @@
+"""Times of interleaved calls, in figures: medians, quartiles and paired ratios."""
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+# Floating-point operations for each multiply-add of the network: a training step takes, besides each product, the
+# gradients by its two factors, which cost as much each.
+OPERATIONS = {"forward": 2, "step": 6}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The median of some figures and their quartiles, between which half of them lie."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, figures: Sequence[float]) -> "Spread":
+        """The spread of one figure or more.
+
+        >>> Spread.of([1.0, 2.0, 3.0, 4.0, 9.0])
+        Spread(median=3.0, low=2.0, high=4.0)
+        """
+        if len(figures) == 1:
+            return cls(figures[0], figures[0], figures[0])
+        low, median, high = statistics.quantiles(figures, n=4, method="inclusive")
+        return cls(median, low, high)
+
+
+def paired_ratio(seconds: Sequence[float], reference: Sequence[float]) -> Spread:
+    """How many times as long as a reference: each round's ratio of the two times, and the spread of these.
+
+    What slows the machine down for a while slows both times of a round and leaves their ratio alone.
+
+    >>> paired_ratio([2.0, 40.0, 4.0], [1.0, 20.0, 1.0]).median
+    2.0
+
+    Raises:
+      ValueError: the times are of different rounds.
+    """
+    return Spread.of([one / other for one, other in zip(seconds, reference, strict=True)])
+
+
+def part_figures(
+    part: str, seconds: Sequence[float], reference: Sequence[float], *, images: int, macs: int, ceiling: float
+) -> dict[str, Any]:
+    """The figures of a system's part, plain values for the record.
+
+    Args:
+      part: ``forward`` or ``step``.
+      seconds: of one batch, by round.
+      reference: the same of the system that others are compared with.
+      images: of a batch.
+      macs: multiply-adds of a forward pass for one image.
+      ceiling: floating-point operations a second of a large matrix product in the same dtype.
+
+    Returns:
+      ``milliseconds`` of a batch and ``ratio``, times as long as the reference, each a :class:`Spread`;
+      ``images_per_second`` and ``share_of_ceiling`` at the median; and the ``seconds``.
+    """
+    spread = Spread.of(seconds)
+    return {
+        "milliseconds": {name: 1e3 * value for name, value in dataclasses.asdict(spread).items()},
+        "images_per_second": images / spread.median,
+        "share_of_ceiling": OPERATIONS[part] * macs * images / spread.median / ceiling,
+        "ratio": dataclasses.asdict(paired_ratio(seconds, reference)),
+        "seconds": list(seconds),
+    }

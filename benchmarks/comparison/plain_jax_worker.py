@@ -1,0 +1,79 @@
+"""Holds the plain JAX network: `jax.jit` of a step, a call each, with optax's AdamW."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.comparison.case import LEARNING_RATE, WEIGHT_DECAY, product_side
+from benchmarks.comparison.plain_jax_model import predict
+from benchmarks.comparison.protocol import Job, serve
+
+
+class PlainJax:
+    """The option is ``dtype``, of the computation."""
+
+    def __init__(self, job: Job) -> None:
+        dtype = jnp.dtype(job.options["dtype"])
+        self.params = {path: jnp.asarray(array) for path, array in job.weights("flat").items()}
+        self.images, self.labels = jnp.asarray(job.array("images")), jnp.asarray(job.array("labels"))
+        optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, mask=is_kernel)
+        self.opt_state = optimizer.init(self.params)
+
+        def logits(params: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
+            params = {path: leaf.astype(dtype) for path, leaf in params.items()}
+            return predict(params, images.astype(dtype), job.case.depths, job.case.window)
+
+        def mean_loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+            return optax.softmax_cross_entropy_with_integer_labels(logits(params, images), labels).mean()
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def train_step(params: Any, opt_state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, Any, jax.Array]:
+            loss, grads = jax.value_and_grad(mean_loss)(params, images, labels)
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state, loss
+
+        self._predict, self._train_step = jax.jit(logits), train_step
+        self._matrix = jnp.ones((product_side(jax.default_backend()),) * 2, dtype)
+
+    def describe(self) -> dict[str, Any]:
+        """See `benchmarks.comparison.protocol.System`."""
+        return {
+            "parameters": sum(leaf.size for leaf in self.params.values()),
+            "versions": {"jax": jax.__version__, "optax": optax.__version__},
+            "device": jax.devices()[0].device_kind,
+            "product_flops": 2 * self._matrix.shape[0] ** 3,
+        }
+
+    def logits(self) -> np.ndarray:
+        """See `benchmarks.comparison.protocol.System`."""
+        return np.asarray(self._predict(self.params, self.images))
+
+    def forward(self, count: int) -> None:
+        """See `benchmarks.comparison.protocol.System`."""
+        jax.block_until_ready([self._predict(self.params, self.images) for _ in range(count)])
+
+    def step(self, count: int) -> float:
+        """See `benchmarks.comparison.protocol.System`."""
+        loss = jnp.nan
+        for _ in range(count):
+            self.params, self.opt_state, loss = self._train_step(self.params, self.opt_state, self.images, self.labels)
+        jax.block_until_ready(self.params)
+        return float(loss)
+
+    def product(self, count: int) -> None:
+        """See `benchmarks.comparison.protocol.System`."""
+        jax.block_until_ready([self._matrix @ self._matrix for _ in range(count)])
+
+
+def is_kernel(params: Any) -> Any:
+    """The tree of parameters with True where weight decay acts."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+if __name__ == "__main__":
+    serve(PlainJax)

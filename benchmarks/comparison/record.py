@@ -1,0 +1,72 @@
+"""The record of a comparison: figures, hardware, versions and command, as plain values for JSON."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.comparison.case import Case
+from benchmarks.comparison.figures import OPERATIONS, Spread, part_figures
+from benchmarks.comparison.rounds import Times
+from benchmarks.comparison.systems import SYSTEMS
+
+
+def make_record(
+    case: Case,
+    macs: int,
+    descriptions: Mapping[str, Mapping[str, Any]],
+    differences: Mapping[str, Mapping[str, float]],
+    times: Mapping[str, Mapping[str, Times]],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The record.
+
+    Args:
+      case: what was measured.
+      macs: multiply-adds of a forward pass for one image.
+      descriptions: what the systems said of themselves, by system; the first is what others are compared with, and
+        its description holds the environment.
+      differences: of the systems' logits and loss from the first's.
+      times: by system and part.
+      settings: of the run, kept as they are.
+    """
+    reference = next(iter(times))
+    ceilings = _ceilings(descriptions, times)
+    systems: dict[str, Any] = {}
+    for name, parts in times.items():
+        said = descriptions[name]
+        systems[name] = {key: said[key] for key in ("versions", "device", "parameters")} | {
+            "dtype": SYSTEMS[name].dtype,
+            "difference": differences[name],
+        }
+        for part in OPERATIONS:
+            found = part_figures(
+                part,
+                parts[part].seconds,
+                times[reference][part].seconds,
+                images=case.batch_size,
+                macs=macs,
+                ceiling=ceilings[SYSTEMS[name].dtype],
+            )
+            systems[name][part] = found | {"taken_by_others": parts[part].disturbed}
+    return {
+        "benchmark": "comparison",
+        "case": dataclasses.asdict(case),
+        "macs_per_image": macs,
+        "ceiling_flops_per_second": ceilings,
+        "reference": reference,
+        "systems": systems,
+        **settings,
+        "environment": descriptions[reference]["environment"],
+    }
+
+
+def _ceilings(
+    descriptions: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Times]]
+) -> dict[str, float]:
+    """For each dtype the operations a second of the system that is fastest with a large matrix product."""
+    ceilings: dict[str, float] = {}
+    for name, parts in times.items():
+        rate = descriptions[name]["product_flops"] / Spread.of(parts["product"].seconds).median
+        dtype = SYSTEMS[name].dtype
+        ceilings[dtype] = max(rate, ceilings.get(dtype, 0.0))
+    return ceilings

@@ -1,0 +1,90 @@
+"""The systems that are compared: a worker each, in a Python of its own, and the form that it takes."""
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.comparison.worker import ROOT
+from convnext_jax.data.cache import user_cache_folder
+from convnext_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A worker and the form that its system takes.
+
+    Attributes:
+      worker: module of `benchmarks.comparison`.
+      dtype: of the computation, ``float32`` or ``bfloat16``.
+      options: what else the worker wants to know.
+      requirements: file in `benchmarks` of what it needs to be installed; empty where it runs in this environment.
+    """
+
+    worker: str
+    dtype: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    requirements: str = ""
+
+
+def _torch(dtype: str, compile: str | None, *, timm: bool = False) -> Kind:
+    requirements = "requirements-timm.txt" if timm else "requirements-torch.txt"
+    return Kind("torch_worker", dtype, {"compile": compile, "timm": timm}, requirements)
+
+
+SYSTEMS: dict[str, Kind] = {
+    "convnext_jax": Kind("convnext_jax_worker", "float32"),
+    "convnext_jax_bfloat16": Kind("convnext_jax_worker", "bfloat16"),
+    "plain_jax": Kind("plain_jax_worker", "float32"),
+    "plain_jax_bfloat16": Kind("plain_jax_worker", "bfloat16"),
+    "torch_eager": _torch("float32", None),
+    "torch_compiled": _torch("float32", "default"),
+    "torch_autotuned": _torch("float32", "max-autotune"),
+    "torch_eager_bfloat16": _torch("bfloat16", None),
+    "torch_compiled_bfloat16": _torch("bfloat16", "default"),
+    "timm_compiled_bfloat16": _torch("bfloat16", "default", timm=True),
+    "timm_autotuned_bfloat16": _torch("bfloat16", "max-autotune", timm=True),
+}
+CPU_SYSTEMS = ("convnext_jax", "torch_eager", "torch_compiled", "plain_jax")
+GPU_SYSTEMS = ("convnext_jax_bfloat16", "timm_compiled_bfloat16", "timm_autotuned_bfloat16", "plain_jax_bfloat16")
+
+
+def python_of(kind: Kind, torch_python: Path | None) -> str:
+    """The Python that a worker runs in.
+
+    Args:
+      kind: of the system.
+      torch_python: the one to use for PyTorch; None installs it in an environment in the user's cache, once.
+
+    Raises:
+      UserError: nothing could be installed.
+    """
+    if not kind.requirements:
+        return sys.executable
+    python = torch_python or _environment(Path(__file__).parent.parent / kind.requirements)
+    return str(python.absolute())  # not resolved: a virtual environment is known by its link
+
+
+def _environment(requirements: Path) -> Path:
+    text = "".join(file.read_text() for file in sorted(requirements.parent.glob("requirements-*.txt")))
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    name = f"{requirements.stem}-{version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    folder = user_cache_folder() / "benchmarks" / name
+    python, done = folder / "bin" / "python", folder / "installed"
+    if not done.exists():
+        print(f"installing {requirements.relative_to(ROOT)} into {folder}", flush=True)
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
+            [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)],
+        ):
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode:
+                said = (result.stderr or result.stdout).strip().splitlines() or [""]
+                raise UserError(
+                    f"{requirements.name} could not be installed into {folder}: {said[-1]};"
+                    " --torch_python names a Python that has it"
+                )
+        done.touch()
+    return python

@@ -1,0 +1,82 @@
+"""Records of comparisons as tables: one of a run for the terminal, one of several for the README."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convnext_jax.errors import UserError
+
+PART_NAMES = {"forward": "forward pass", "step": "training step"}
+
+
+def result_table(record: Mapping[str, Any]) -> str:
+    """A line for each part of each system, fastest first."""
+    lines = [f"{'':32} {'ms (quartiles)':>24} {'images/s':>10} {'of ceiling':>10}   times as long (quartiles)"]
+    for part, words in PART_NAMES.items():
+        for name in sorted(record["systems"], key=lambda name: record["systems"][name][part]["milliseconds"]["median"]):
+            found = record["systems"][name][part]
+            lines.append(
+                f"{words:13} {name:18} {_spread(found['milliseconds'], '.1f'):>24} {found['images_per_second']:10.1f}"
+                f" {found['share_of_ceiling']:10.0%}   {_spread(found['ratio'], '.2f')}"
+            )
+    return "\n".join(lines)
+
+
+def _spread(figures: Mapping[str, float], form: str) -> str:
+    return f"{figures['median']:{form}} ({figures['low']:{form}}-{figures['high']:{form}})"
+
+
+def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """A Markdown row for each part of each record, in the given order.
+
+    PyTorch is its fastest system of the record in that part.
+
+    Args:
+      records: as `benchmarks/compare.py` writes them, by the link to the file.
+    """
+    lines = [
+        "| | this project | share of the ceiling | PyTorch's best | times as long | plain JAX, times as long |",
+        "|---|---|---|---|---|---|",
+    ]
+    for link, record in records.items():
+        for part, words in PART_NAMES.items():
+            lines.append(_readme_row(link, record, part, words))
+    return "\n".join(lines)
+
+
+def _readme_row(link: str, record: Mapping[str, Any], part: str, words: str) -> str:
+    systems, case = record["systems"], record["case"]
+    figures = {name: system[part] for name, system in systems.items()}
+    ours = figures[record["reference"]]
+    torch = _fastest(figures, ("torch_", "timm_"))
+    plain = _fastest(figures, ("plain_jax",))
+    return " | ".join(
+        [
+            f"| [{words}, `{case['stem']}`, {case['image_size']} px, batch {case['batch_size']}]({link})",
+            f"{ours['milliseconds']['median']:.0f} ms, {ours['images_per_second']:.0f} images/s",
+            f"{ours['share_of_ceiling']:.0%}",
+            f"{figures[torch]['milliseconds']['median']:.0f} ms (`{torch}`)" if torch else "",
+            f"**{figures[torch]['ratio']['median']:.2f}**" if torch else "",
+            f"{figures[plain]['ratio']['median']:.2f} |" if plain else "|",
+        ]
+    )
+
+
+def _fastest(figures: Mapping[str, Mapping[str, Any]], prefixes: Sequence[str]) -> str | None:
+    names = [name for name in figures if name.startswith(tuple(prefixes))]
+    return min(names, key=lambda name: figures[name]["milliseconds"]["median"], default=None)
+
+
+# Of the README's lines around the table.
+BEGIN, END = "<!-- benchmarks/comparison_table.py -->", "<!-- end of benchmarks/comparison_table.py -->"
+
+
+def insert_table(text: str, table: str) -> str:
+    """The text with the table between its two marks, in place of what stood there.
+
+    Raises:
+      UserError: the marks are not there, once each.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise UserError(f"the README must hold {BEGIN} and {END} once each, around the table")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
