@@ -172,9 +172,12 @@ def kernel_gradient_program(tiling: Tiling, strips: int, x_ref: Any, grad_ref: A
 
 
 def _unravel(index: Any, counts: tuple[int, ...]) -> tuple[Any, ...]:
-    """The index along each axis of the ``index``-th tile; neighbours differ in the last axis."""
+    """The index along each axis of the ``index``-th tile; neighbours differ in the last axis.
+
+    A tile past the end lies past the end of the first axis, where nothing is loaded.
+    """
     along = []
-    for count in reversed(counts):
+    for count in reversed(counts[1:]):
         along.append(jax.lax.rem(index, count))
         index = jax.lax.div(index, count)
-    return tuple(reversed(along))
+    return (index, *reversed(along))
