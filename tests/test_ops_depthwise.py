@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from jax.sharding import NamedSharding, PartitionSpec
 
-from convnext_jax.ops import depthwise, depthwise_conv
+from convnext_jax.ops import depthwise, depthwise_conv, depthwise_pallas
 from convnext_jax.ops.depthwise_table import read_table
 
 ALGORITHMS = depthwise.IMPLEMENTATIONS[1:]
@@ -81,6 +81,13 @@ def test_square_maps(algorithm: str, size: int, side: int):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_map_that_is_not_square_and_wider_than_a_window(algorithm: str):
     check(algorithm, 5, (3, 3, 19, 5))
+
+
+def test_a_gpu_program_that_walks_over_several_strips(monkeypatch):
+    # Six strips, of four in a program, the last ones past the end of the batch.
+    monkeypatch.setattr(depthwise_pallas, "_STRIPS", 4)
+    monkeypatch.setattr(depthwise_pallas, "_PROGRAMS", 1)
+    check("pallas", 3, (9, 9, 6, 2))
 
 
 def check(algorithm: str, size: int, shape: tuple[int, ...]) -> None:

@@ -10,8 +10,8 @@ map too. Channels lie side by side in the threads, so that loads are wide.
 The kernel's gradient is the same walk with the kernel's rows in registers in place of the output's. Each program
 leaves the sum over its part of the batch and the map; nothing is added atomically, so the bits are the same each time.
 
-Compiled by Triton 3.9 for an H100 the 7x7 programs take 96 registers a thread and spill none (float32: 109), and load 8
-bytes a thread at once (float32: 16).
+Compiled by Triton 3.9 for an H100, with no GPU at hand, the 7x7 programs take at most 96 registers a thread (float32:
+128), spill none and load 8 bytes a thread at once (float32: 16).
 """
 
 import dataclasses
@@ -172,9 +172,12 @@ def kernel_gradient_program(tiling: Tiling, strips: int, x_ref: Any, grad_ref: A
 
 
 def _unravel(index: Any, counts: tuple[int, ...]) -> tuple[Any, ...]:
-    """The index along each axis of the ``index``-th tile; neighbours differ in the last axis."""
+    """The index along each axis of the ``index``-th tile; neighbours differ in the last axis.
+
+    A tile past the end lies past the end of the first axis, where nothing is loaded.
+    """
     along = []
-    for count in reversed(counts):
+    for count in reversed(counts[1:]):
         along.append(jax.lax.rem(index, count))
         index = jax.lax.div(index, count)
-    return tuple(reversed(along))
+    return (index, *reversed(along))

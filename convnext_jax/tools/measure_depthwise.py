@@ -1,5 +1,7 @@
 """Measures the algorithms of the depthwise convolution on this machine, the table that `depthwise_conv` chooses by.
 
+Between runs, not in the middle of one: another choice changes a run's last bits.
+
 ``python -m convnext_jax.tools.measure_depthwise``
 ``python -m convnext_jax.tools.measure_depthwise --output convnext_jax/ops/depthwise_table.json``
 """
