@@ -167,8 +167,8 @@ def test_the_record_and_its_tables() -> None:
     assert re.search(r"training step torch_compiled +1050\.0 \(825\.0-1275\.0\)", result_table(record))
     row = readme_table({"a.json": record}).splitlines()[-1]
     assert row == (
-        "| [training step, `patch2`, 16 px, batch 2](a.json) | 450 ms, 4 images/s | 0% | 1050 ms (`torch_compiled`)"
-        " | **2.25** | |"
+        "| [training step, `convnext_atto`, `patch2`, 16 px, batch 2](a.json) | 450 ms, 4 images/s"
+        " | 0% | 1050 ms (`torch_compiled`) | **2.25** | |"
     )
 
 

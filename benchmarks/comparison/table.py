@@ -49,9 +49,10 @@ def _readme_row(link: str, record: Mapping[str, Any], part: str, words: str) -> 
     ours = figures[record["reference"]]
     torch = _fastest(figures, ("torch_", "timm_"))
     plain = _fastest(figures, ("plain_jax",))
+    shapes = f"`{case['model']}`, `{case['stem']}`, {case['image_size']} px, batch {case['batch_size']}"
     return " | ".join(
         [
-            f"| [{words}, `{case['stem']}`, {case['image_size']} px, batch {case['batch_size']}]({link})",
+            f"| [{words}, {shapes}]({link})",
             f"{ours['milliseconds']['median']:.0f} ms, {ours['images_per_second']:.0f} images/s",
             f"{ours['share_of_ceiling']:.0%}",
             f"{figures[torch]['milliseconds']['median']:.0f} ms (`{torch}`)" if torch else "",
