@@ -29,12 +29,10 @@ def main() -> None:
 
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.compilation_cache import keep_compiled_programs
-    from convnext_jax.distributed import use_all_cores
     from convnext_jax.evaluate import offline
     from convnext_jax.evaluate.seeds import seed_table
 
     keep_compiled_programs()
-    use_all_cores(arguments.batch_size)
     evaluation = offline.evaluate_workdir(
         arguments.workdir,
         which=arguments.step,

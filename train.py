@@ -45,10 +45,9 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     from convnext_jax import data, loop, preparation, seeds
     from convnext_jax import workdir as workdirs
     from convnext_jax.compilation_cache import keep_compiled_programs
-    from convnext_jax.distributed import make_mesh, use_all_cores
+    from convnext_jax.distributed import make_mesh
 
     keep_compiled_programs()
-    use_all_cores(experiment.run.batch_size // experiment.optim.accumulation)
     preparation.check_optimizer(experiment)
     begun = all(workdirs.has_begun(directory) for directory, _ in workdirs.seed_runs(workdir, experiment))
     workdirs.claim(workdir, experiment)

@@ -1,6 +1,5 @@
 """Devices, the mesh over them, and how arrays lie on it: the one place where shardings are decided."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,23 +7,6 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from convnext_jax.errors import UserError
-
-
-def use_all_cores(batch_size: int) -> None:
-    """Makes JAX show a CPU as several devices, so that a batch is split over its cores; call before any other JAX.
-
-    XLA runs many of its loops on one core. Two devices of one core each took 1.4 times the images of one device of
-    two cores (ConvNeXt atto, 24 px, batch 128; benchmarks/cifar100_cpu.md). Where there is an accelerator nothing
-    changes, and a number that the user gives in ``JAX_NUM_CPU_DEVICES`` or ``XLA_FLAGS`` stands.
-
-    Args:
-      batch_size: images a step; the devices are the most that split it evenly and get 16 images each or more.
-    """
-    if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fitting = [count for count in range(1, cores + 1) if batch_size % count == 0 and batch_size // count >= 16]
-    jax.config.update("jax_num_cpu_devices", max(fitting, default=1))
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -83,7 +83,6 @@ def test_it_is_the_mean_of_the_last_checkpoints(workdir: Path):
 def test_the_command_writes_weights_to_start_from_and_a_report(
     workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("convnext_jax.distributed.use_all_cores", lambda batch_size: None)
     command = ["soup", "--workdir", str(workdir), "--last", "2", "--output", str(tmp_path / "soup")]
     monkeypatch.setattr(sys, "argv", command)
     tool.main()

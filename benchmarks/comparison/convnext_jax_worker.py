@@ -11,7 +11,7 @@ from benchmarks.comparison.case import LEARNING_RATE, WEIGHT_DECAY, product_side
 from benchmarks.comparison.protocol import Job, serve
 from convnext_jax.config import AugmentConfig, OptimConfig
 from convnext_jax.data.resident import Batch
-from convnext_jax.distributed import batch_sharded, make_mesh, replicated, use_all_cores
+from convnext_jax.distributed import batch_sharded, make_mesh, replicated
 from convnext_jax.environment import describe_environment
 from convnext_jax.models import abstract_model, count_parameters, create_model, merge_model
 from convnext_jax.models.parameters import nested_params
@@ -26,7 +26,6 @@ class ConvNextJax:
     def __init__(self, job: Job) -> None:
         case = job.case
         self.dtype = job.options["dtype"]
-        use_all_cores(case.batch_size)
         self.mesh = make_mesh()
         whole, split = replicated(self.mesh), batch_sharded(self.mesh)
         definition, _, _ = abstract_model(

@@ -56,7 +56,7 @@ def main() -> None:
         # The memory is planned before LLVM begins, which takes most of the time on a CPU, and no result is run.
         quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
-    mesh = _start(experiment, arguments.backend)
+    mesh = _start(arguments.backend)
 
     from convnext_jax.environment import describe_environment  # seconds to import; a mistake was answered without it
     from convnext_jax.tools.benchmark_batch import batch_table, largest_batches
@@ -115,13 +115,12 @@ def _extent_before_data(experiment: Experiment, arguments: argparse.Namespace) -
     return known
 
 
-def _start(experiment: Experiment, backend: str | None) -> "Mesh":
+def _start(backend: str | None) -> "Mesh":
     """The devices as a training of the experiment has them."""
     import jax
 
-    from convnext_jax.distributed import make_mesh, use_all_cores
+    from convnext_jax.distributed import make_mesh
 
-    use_all_cores(experiment.run.batch_size // experiment.optim.accumulation)
     # The time of a compilation is wanted, not that of finding one.
     jax.config.update("jax_enable_compilation_cache", False)
     if backend is not None:

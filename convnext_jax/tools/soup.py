@@ -37,12 +37,10 @@ def main() -> None:
 
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.compilation_cache import keep_compiled_programs
-    from convnext_jax.distributed import use_all_cores
     from convnext_jax.evaluate.soup import make_soup
     from convnext_jax.workdir import write_json
 
     keep_compiled_programs()
-    use_all_cores(arguments.batch_size)
     soup, report = make_soup(
         arguments.workdir,
         last=arguments.last,
