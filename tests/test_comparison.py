@@ -132,7 +132,7 @@ def test_the_time_of_others_is_seen() -> None:
 def test_ratios_are_paired_by_round() -> None:
     # Slow and fast minutes of a machine: the medians' ratio would be 1.
     ours, theirs = [1.0, 1.0, 4.0, 8.0, 8.0], [2.0, 2.0, 8.0, 4.0, 4.0]
-    assert dataclasses.astuple(paired_ratio(theirs, ours)) == (2.0, 0.5, 2.0)
+    assert dataclasses.astuple(paired_ratio(theirs, ours)) == (2.0, 0.5, 2.0, 0.5, 2.0)
     with pytest.raises(ValueError):
         paired_ratio([1.0], [1.0, 2.0])
 

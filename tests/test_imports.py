@@ -10,7 +10,7 @@ from conftest import ROOT
 
 # Each may import what stands before it and its own.
 LAYERS = (
-    ("errors", "tables"),
+    ("errors", "spread", "tables"),
     ("config", "random"),
     ("ops",),
     ("models",),

@@ -16,8 +16,9 @@ from convnext_jax.environment import describe_environment
 from convnext_jax.models import abstract_model, count_parameters, create_model, merge_model
 from convnext_jax.models.parameters import nested_params
 from convnext_jax.optim.optimizer import make_optimizer
-from convnext_jax.train.state import TrainState, init_state
-from convnext_jax.train.step import Program, StepMetrics, train_step
+from convnext_jax.tools.benchmark_programs import compile_constant_steps
+from convnext_jax.train.state import init_state
+from convnext_jax.train.step import Program
 
 
 class ConvNextJax:
@@ -26,8 +27,8 @@ class ConvNextJax:
     def __init__(self, job: Job) -> None:
         case = job.case
         self.dtype = job.options["dtype"]
-        self.mesh = make_mesh()
-        whole, split = replicated(self.mesh), batch_sharded(self.mesh)
+        mesh = make_mesh()
+        whole, split = replicated(mesh), batch_sharded(mesh)
         definition, _, _ = abstract_model(
             lambda: create_model(case.model, num_classes=case.num_classes, stem=case.stem, dtype=self.dtype)
         )
@@ -44,7 +45,7 @@ class ConvNextJax:
             batch_size=case.batch_size,
             mean=(0.5,) * 3,
             std=(0.25,) * 3,
-            mesh=self.mesh,
+            mesh=mesh,
         )
         self.state = jax.device_put(init_state(params, self.program.optimizer), whole)
         self.seed = jax.device_put(jnp.uint32(0), whole)
@@ -79,17 +80,10 @@ class ConvNextJax:
     def step(self, count: int) -> float:
         """See `benchmarks.comparison.protocol.System`; all of them in one call to the device."""
         if count not in self._steps:
-            self._steps[count] = self._compile(count)
+            self._steps[count] = compile_constant_steps(self.program, self.state, self.batch, self.seed, count)
         self.state, metrics = self._steps[count](self.state, self.batch, self.seed)
         jax.block_until_ready(self.state)
         return float(metrics.loss[-1])
-
-    def _compile(self, count: int) -> jax.stages.Compiled:
-        def run(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
-            return jax.lax.scan(lambda state, _: train_step(self.program, state, batch, seed), state, length=count)
-
-        jitted = jax.jit(run, donate_argnums=0, out_shardings=replicated(self.mesh))
-        return jitted.lower(self.state, self.batch, self.seed).compile()
 
     def product(self, count: int) -> None:
         """See `benchmarks.comparison.protocol.System`."""

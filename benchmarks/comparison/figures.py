@@ -1,34 +1,14 @@
 """Times of interleaved calls, in figures: medians, quartiles and paired ratios."""
 
 import dataclasses
-import statistics
 from collections.abc import Sequence
 from typing import Any
+
+from convnext_jax.spread import Spread
 
 # Floating-point operations for each multiply-add of the network: a training step takes, besides each product, the
 # gradients by its two factors, which cost as much each.
 OPERATIONS = {"forward": 2, "step": 6}
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """The median of some figures and their quartiles, between which half of them lie."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, figures: Sequence[float]) -> "Spread":
-        """The spread of one figure or more.
-
-        >>> Spread.of([1.0, 2.0, 3.0, 4.0, 9.0])
-        Spread(median=3.0, low=2.0, high=4.0)
-        """
-        if len(figures) == 1:
-            return cls(figures[0], figures[0], figures[0])
-        low, median, high = statistics.quantiles(figures, n=4, method="inclusive")
-        return cls(median, low, high)
 
 
 def paired_ratio(seconds: Sequence[float], reference: Sequence[float]) -> Spread:

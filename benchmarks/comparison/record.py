@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.comparison.case import Case
-from benchmarks.comparison.figures import OPERATIONS, Spread, part_figures
+from benchmarks.comparison.figures import OPERATIONS, part_figures
 from benchmarks.comparison.rounds import Times
 from benchmarks.comparison.systems import SYSTEMS
+from convnext_jax.spread import Spread
 
 
 def make_record(

@@ -22,7 +22,7 @@ def result_table(record: Mapping[str, Any]) -> str:
 
 
 def _spread(figures: Mapping[str, float], form: str) -> str:
-    return f"{figures['median']:{form}} ({figures['low']:{form}}-{figures['high']:{form}})"
+    return f"{figures['median']:{form}} ({figures['lower']:{form}}-{figures['upper']:{form}})"
 
 
 def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:

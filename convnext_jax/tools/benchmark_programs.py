@@ -65,14 +65,22 @@ def forward_part(experiment: Experiment, extent: Extent, mesh: Mesh, num_steps: 
 def step_part(experiment: Experiment, extent: Extent, mesh: Mesh, num_steps: int) -> Part:
     """The experiment's training step on one batch again and again, without augmentation."""
     run, state = prepare_noise(experiment, extent, mesh)
-    batch = constant_batch(run)
+    batch, seed = constant_batch(run), _seed(experiment, mesh)
+    return _training(
+        "step", lambda: compile_constant_steps(run.program, state, batch, seed, num_steps), state, batch, seed
+    )
+
+
+def compile_constant_steps(
+    program: Program, state: TrainState, batch: Batch, seed: jax.Array, num_steps: int
+) -> jax.stages.Compiled:
+    """Compiles so many training steps on one batch in one call, for ``(state, batch, seed)``; the state is donated."""
 
     def steps(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
-        return jax.lax.scan(lambda state, _: train_step(run.program, state, batch, seed), state, length=num_steps)
+        return jax.lax.scan(lambda state, _: train_step(program, state, batch, seed), state, length=num_steps)
 
-    jitted = jax.jit(steps, donate_argnums=0, out_shardings=replicated(mesh))
-    seed = _seed(experiment, mesh)
-    return _training("step", lambda: jitted.lower(state, batch, seed).compile(), state, batch, seed)
+    jitted = jax.jit(steps, donate_argnums=0, out_shardings=replicated(program.mesh))
+    return jitted.lower(state, batch, seed).compile()
 
 
 def pipeline_part(experiment: Experiment, dataset: Dataset, mesh: Mesh, num_steps: int, image_size: int | None) -> Part:

@@ -15,6 +15,7 @@ from convnext_jax.distributed import compute_dtype
 from convnext_jax.errors import UserError
 from convnext_jax.models import count_parameters
 from convnext_jax.preparation import check_against_data, largest_divisor
+from convnext_jax.spread import Spread
 from convnext_jax.tables import plain_table
 from convnext_jax.tools.benchmark_memory import device_text, peak_bytes, program_bytes, size_text
 from convnext_jax.tools.benchmark_programs import (
@@ -27,7 +28,7 @@ from convnext_jax.tools.benchmark_programs import (
     seen_extent,
     step_part,
 )
-from convnext_jax.tools.benchmark_timing import Spread, matmul_ceiling, matmul_sizes, say, time_calls
+from convnext_jax.tools.benchmark_timing import matmul_ceiling, matmul_sizes, say, time_calls
 
 
 def throughput(

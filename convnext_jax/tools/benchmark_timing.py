@@ -1,7 +1,5 @@
 """Timing of calls, and the machine's ceiling: the fastest matrix product that it was seen to do."""
 
-import dataclasses
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,35 +9,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from convnext_jax.distributed import batch_sharded, replicated
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """The middle of some measurements and how far they lie apart.
-
-    Attributes:
-      median: half of them are below.
-      lower: the first quartile, a quarter of them are below.
-      upper: the third quartile.
-      least: the smallest.
-      most: the largest.
-    """
-
-    median: float
-    lower: float
-    upper: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of two or more values.
-
-        >>> Spread.of([1.0, 2.0, 3.0, 4.0, 10.0])
-        Spread(median=3.0, lower=2.0, upper=4.0, least=1.0, most=10.0)
-        """
-        lower, median, upper = statistics.quantiles(values, method="inclusive")
-        return cls(median, lower, upper, min(values), max(values))
 
 
 def time_calls(
