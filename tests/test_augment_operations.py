@@ -10,7 +10,7 @@ from photographs import photographs
 from PIL import Image, ImageEnhance, ImageOps
 
 from convnext_jax.augment.color import enhance
-from convnext_jax.augment.operations import Operation, apply_operation
+from convnext_jax.augment.operations import Operation, all_at_once, one_by_one
 
 FILL = (125, 123, 114)
 PillowOperation = Callable[[Image.Image, float], Image.Image]
@@ -61,7 +61,7 @@ GEOMETRIC = (
     Operation.TRANSLATE_X,
     Operation.TRANSLATE_Y,
 )
-apply = jax.jit(apply_operation)
+FORMS = {"one_by_one": jax.jit(one_by_one), "all_at_once": jax.jit(all_at_once)}
 
 
 def flat_and_two_coloured() -> np.ndarray:
@@ -76,8 +76,14 @@ def test_the_list_is_complete():
     assert set(PILLOW) == set(Operation)
 
 
+@pytest.fixture(params=FORMS)
+def apply(request: pytest.FixtureRequest) -> Callable[..., jax.Array]:
+    """What a CPU and what an accelerator does."""
+    return FORMS[request.param]
+
+
 @pytest.mark.parametrize("operation", Operation, ids=lambda operation: operation.name)
-def test_it_is_pillows(operation: Operation):
+def test_it_is_pillows(apply: Callable[..., jax.Array], operation: Operation):
     images = np.concatenate([photographs(), flat_and_two_coloured()])
     for value in VALUES.get(operation, (0.0,)):
         expected = np.stack([PILLOW[operation](Image.fromarray(image), value) for image in images])
@@ -95,7 +101,7 @@ def test_it_is_pillows(operation: Operation):
         assert (difference > 0).mean() < (0.03 if operation in GEOMETRIC else 0.005), value
 
 
-def test_images_of_a_batch_do_not_touch_each_other():
+def test_images_of_a_batch_do_not_touch_each_other(apply: Callable[..., jax.Array]):
     images = jnp.asarray(photographs()[[2] * len(Operation)])
     operations = jnp.arange(len(Operation), dtype=jnp.int32)
     value = jnp.asarray([VALUES.get(operation, (0.0,) * 4)[3] for operation in Operation], jnp.float32)
@@ -108,7 +114,7 @@ def test_images_of_a_batch_do_not_touch_each_other():
     assert len({image.tobytes() for image in together}) == len(Operation)
 
 
-def test_no_bits_are_black():
+def test_no_bits_are_black(apply: Callable[..., jax.Array]):
     # timm's range reaches 0 bits at magnitude 10; Pillow refuses them.
     black = apply(
         jnp.asarray(photographs()[:1]),
