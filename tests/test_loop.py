@@ -27,11 +27,16 @@ from convnext_jax.workdir import claim
 DATASET = tiny_dataset()
 
 
-def train(experiment: Experiment, workdir: Path, compiled_sizes: list[int | None] | None = None) -> dict[str, Any]:
+def train(
+    experiment: Experiment, workdir: Path, compiled: dict[int | None, jax.stages.Compiled] | None = None
+) -> dict[str, Any]:
+    """A run. What was compiled by image size is taken from ``compiled`` and put there."""
+    programs = {} if compiled is None else compiled
+
     def compile_steps(program: Program, *arguments: Any) -> jax.stages.Compiled:
-        if compiled_sizes is not None:
-            compiled_sizes.append(program.image_size)
-        return compile_train_steps(program, *arguments)
+        if program.image_size not in programs:
+            programs[program.image_size] = compile_train_steps(program, *arguments)
+        return programs[program.image_size]
 
     claim(workdir, experiment)
     return loop.train(experiment, DATASET, workdir, make_mesh(jax.devices()[:1]), compile_steps)
@@ -97,9 +102,9 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 ):
     # One step a call, so that a stop falls between two evaluations; other images before and after it.
     experiment = tiny_experiment(steps_per_dispatch=1, image_sizes=(24, 16))
-    sizes: list[int | None] = []
-    train(experiment, tmp_path / "unbroken", sizes)
-    assert sizes == [24, 16]
+    compiled: dict[int | None, jax.stages.Compiled] = {}
+    train(experiment, tmp_path / "unbroken", compiled)
+    assert list(compiled) == [24, 16]
 
     evaluate = loop._Reporter.catch_up
     calls = []
@@ -112,10 +117,10 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 
     monkeypatch.setattr(loop._Reporter, "catch_up", preempting)
     with pytest.raises(loop.Stopped, match=r"SIGTERM: saved step \d+ of 20 in .*run the same command to go on"):
-        train(experiment, tmp_path / "broken")
+        train(experiment, tmp_path / "broken", compiled)
     stopped_at = read_metrics(tmp_path / "broken" / "metrics.jsonl")[-1]["step"]
     assert stopped_at % 5, "the stop has to fall into an epoch"
-    train(experiment, tmp_path / "broken")
+    train(experiment, tmp_path / "broken", compiled)
 
     assert without_clocks(tmp_path / "broken") == without_clocks(tmp_path / "unbroken")
     parameters = [read_parameters(experiment, tmp_path / name) for name in ("unbroken", "broken")]
