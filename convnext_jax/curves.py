@@ -1,7 +1,8 @@
-"""``curves.png``: loss, accuracy and learning rate of a run, drawn from its ``metrics.jsonl``."""
+"""Curves from ``metrics.jsonl``: loss, accuracy and learning rate of a run; one figure of several runs."""
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -44,6 +45,27 @@ def plot_curves(lines: list[Line], path: Path, title: str, split: str) -> None:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def plot_comparison(runs: Sequence[tuple[str, str, list[Line]]], path: Path, title: str) -> None:
+    """Draws one figure of several runs into a PNG file.
+
+    Args:
+      runs: of each its label, the figure's name and the lines of its ``metrics.jsonl``, of all of its seeds.
+      path: the file to write.
+      title: what stands above.
+    """
+    figure, axes = pyplot.subplots(figsize=(11, 6), layout="constrained")
+    for label, name, lines in runs:
+        _plot(axes, lines, {name: label})
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(" or ".join(dict.fromkeys(name for _, name, _ in runs)))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        figure.legend(loc="outside right upper")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -1,5 +1,6 @@
 """Sweeps: all points checked first, one folder each, judged on validation, and a table of how they ended."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+from convnext_jax import curves
 from convnext_jax.errors import UserError
 from convnext_jax.signals import StopSignals
 from convnext_jax.tools import sweep
 from convnext_jax.tools.sweep import run_sweep
 from convnext_jax.tools.sweep_points import Point, read_points
-from convnext_jax.tools.sweep_results import FIGURES, results_table, write_results
+from convnext_jax.tools.sweep_results import FIGURES, results_table, short_labels, write_results
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.py"))
 HELD_OUT = "--config.data.validation_fraction=0.2"
@@ -137,6 +139,34 @@ def test_points_are_ranked_and_a_failed_one_is_recorded(tmp_path: Path):
     assert [point["folder"] for point in written] == folders
     assert written[0]["figures"] == figures(0.75) and written[0]["values"] == {"optim.learning_rate": 0.004}
     assert written[2]["figures"] is None and written[2]["reason"] == "exit status 1: the loss is nan at step 7"
+
+
+def test_the_curves_are_of_what_each_point_is_judged_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    points = points_of(tmp_path, RATES, "--config.run.seeds=2")
+    outcomes, _ = run_sweep(points, training({1e-3: (0.5, 0.1), 2e-3: "full", 4e-3: (0.75, 0.1)}, []))
+    average = {"validation_ema/top1": 0.875}
+    outcomes[1] = dataclasses.replace(outcomes[1], figures=figures(0.5) | average)
+    for seed in (0, 1):
+        (points[0].workdir / f"seed_{seed}").mkdir()
+        line = json.dumps({"step": 5, "epoch": 1.0, **figures(0.25 + seed / 4)})
+        (points[0].workdir / f"seed_{seed}" / "metrics.jsonl").write_text(line + "\n")
+    write_results(outcomes, "a sweep", tmp_path)
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    drawn: list[Any] = []
+    monkeypatch.setattr(curves, "plot_comparison", lambda runs, path, title: drawn.extend(runs))
+    write_results(outcomes, "a sweep", tmp_path)
+    assert [(label, name) for label, name, _ in drawn] == [
+        ("learning_rate=0.004", "validation/top1"),
+        ("learning_rate=0.001", "validation_ema/top1"),
+    ]
+    assert [line["validation/top1"] for line in drawn[1][2]] == [0.25, 0.5] and drawn[0][2] == []
+
+
+def test_of_many_fields_a_label_says_what_is_not_as_in_most(tmp_path: Path):
+    values = ({}, {"model.stem": "patch2"}, {"optim.ema_decay": 0.5, "run.epochs": 3}, {"model.dropout": 0.5})
+    base = {"model.stem": "patch4", "optim.ema_decay": 0.0, "run.epochs": 2, "model.dropout": 0.0}
+    points = points_of(tmp_path, repr([base | change for change in values]))
+    assert short_labels(points) == ["what most have in common", "stem=patch2", "ema_decay=0.5, epochs=3", "dropout=0.5"]
 
 
 def test_the_mean_over_seeds_ranks_with_its_deviation(tmp_path: Path):

@@ -45,7 +45,7 @@ def main() -> None:
     if outcomes:
         write_results(outcomes, str(arguments.sweep), workdir)
         print(results_table(outcomes))
-        print(f"written to {workdir}/sweep.md and sweep.json")
+        print(f"written to {workdir}/sweep.md, sweep.json and sweep.png")
     if stopped_by:
         done = f"{len(outcomes)} of {len(points)} points are done in {workdir}"
         print(f"{stopped_by}: {done}; run the same command to go on", file=sys.stderr)

@@ -44,7 +44,12 @@ class Point:
     @property
     def label(self) -> str:
         """Its values in a few words."""
-        return ", ".join(f"{_leaf(name)}={value}" for name, value in self.values.items()) or "the only point"
+        return in_words(self.values) or "the only point"
+
+
+def in_words(values: Mapping[str, Any]) -> str:
+    """Values by ``section.field``, without the sections."""
+    return ", ".join(f"{_leaf(name)}={value}" for name, value in values.items())
 
 
 def read_points(file: Path, overrides: Sequence[str], workdir: Path) -> list[Point]:

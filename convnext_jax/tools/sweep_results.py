@@ -1,5 +1,6 @@
 """How the points of a sweep ended, ranked, as a table and as files."""
 
+import collections
 import dataclasses
 import json
 import signal
@@ -7,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convnext_jax.logging import read_metrics
 from convnext_jax.tables import markdown_table
-from convnext_jax.tools.sweep_points import Point
-from convnext_jax.workdir import write_json
+from convnext_jax.tools.sweep_points import Point, in_words
+from convnext_jax.workdir import seed_runs, write_json
 
 FIGURES = ("validation/top1", "validation/top5", "validation/loss", "validation_ema/top1")  # the last where one is kept
 
@@ -61,12 +63,17 @@ class Outcome:
         cells = {name: f"{value:.4f}{spread.get(name, '')}" for name, value in self.figures.items()}
         return [cells.get(name, "") for name in FIGURES]
 
+    @property
+    def judged_by(self) -> str:
+        """The name of the top-1 that it is ranked by: that of the moving average where one is kept."""
+        average = "validation_ema/top1"
+        return average if average in (self.figures or {}) else "validation/top1"
+
     def score(self) -> tuple[float, float]:
-        """What it is ranked by, the lower the better: the top-1, of the moving average where one is kept; the loss."""
+        """What it is ranked by, the lower the better: the top-1, and the loss of equals."""
         if self.figures is None:
             return 1.0, 0.0
-        top1 = self.figures.get("validation_ema/top1", self.figures["validation/top1"])
-        return -top1, self.figures["validation/loss"]
+        return -self.figures[self.judged_by], self.figures["validation/loss"]
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -86,12 +93,40 @@ def results_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def write_results(outcomes: Sequence[Outcome], title: str, workdir: Path) -> None:
-    """Writes ``sweep.md`` and ``sweep.json`` into the sweep's folder."""
+    """Writes ``sweep.md``, ``sweep.json`` and ``sweep.png``, the curves, into the sweep's folder."""
     ranking = "Ranked by the final top-1 on the validation split, that of the moving average where one is kept."
     parts = [f"# {title}", ranking, results_table(outcomes)]
     parts += [f"`{outcome.point.workdir.name}`: {outcome.reason}" for outcome in outcomes if outcome.reason]
     (workdir / "sweep.md").write_text("\n\n".join(parts) + "\n")
     write_json(workdir / "sweep.json", {"sweep": title, "points": [_to_dict(outcome) for outcome in outcomes]})
+    _plot_curves([outcome for outcome in outcomes if outcome.figures], title, workdir)
+
+
+def _plot_curves(outcomes: Sequence[Outcome], title: str, workdir: Path) -> None:
+    from convnext_jax.curves import plot_comparison  # a second to import, and needed here alone
+
+    runs = []
+    for outcome, label in zip(outcomes, short_labels([outcome.point for outcome in outcomes]), strict=True):
+        seeds = seed_runs(outcome.point.workdir, outcome.point.experiment)
+        lines = [line for directory, _ in seeds for line in read_metrics(directory / "metrics.jsonl")]
+        runs.append((label, outcome.judged_by, lines))
+    if runs:
+        plot_comparison(runs, workdir / "sweep.png", title)
+
+
+def short_labels(points: Sequence[Point]) -> list[str]:
+    """The values of each point; of many fields only those that are not the commonest of the sweep's."""
+    names = points[0].values if points else ()
+    if len(names) <= 2:
+        return [point.label for point in points]
+    changes: list[dict[str, Any]] = [{} for _ in points]
+    for name in names:
+        values = [repr(point.values[name]) for point in points]
+        commonest = collections.Counter(values).most_common(1)[0][0]
+        for change, point, value in zip(changes, points, values, strict=True):
+            if value != commonest:
+                change[name] = point.values[name]
+    return [in_words(change) or "what most have in common" for change in changes]
 
 
 def _to_dict(outcome: Outcome) -> dict[str, Any]:
