@@ -1,4 +1,4 @@
-"""Records a finished run in one JSON file: settings, hardware, versions, figures and the curve, of each seed.
+"""Records a finished run, or each of a sweep, in one JSON file: settings, hardware, versions, figures, curves by seed.
 
 python benchmarks/record_run.py --workdir runs/c100 --output benchmarks/results/NAME.json
 """
@@ -20,17 +20,33 @@ from convnext_jax.workdir import read_experiment, seed_runs
 def main() -> None:
     """The command."""
     parser = command_line.Parser(__doc__ or "")
-    parser.add_argument("--workdir", type=Path, required=True, help="the workdir of a run that has ended")
+    parser.add_argument("--workdir", type=Path, required=True, help="of a run or a sweep that has ended")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args()
-    if not (options.workdir / "summary.json").exists():
-        raise UserError(f"{options.workdir} holds no run that has ended: there is no summary.json")
-    runs = seed_runs(options.workdir, read_experiment(options.workdir))
-    record = {name: read(options.workdir / f"{name}.json") for name in ("config", "summary", "evaluation")}
+    sweep = read(options.workdir / "sweep.json")
+    record = record_run(options.workdir) if sweep is None else record_sweep(options.workdir, sweep)
+    options.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def record_run(workdir: Path) -> dict[str, Any]:
+    """The record of a run of one seed or several.
+
+    Raises:
+      UserError: it has not ended.
+    """
+    if not (workdir / "summary.json").exists():
+        raise UserError(f"{workdir} holds no run that has ended: there is no summary.json")
+    runs = seed_runs(workdir, read_experiment(workdir))
+    record = {name: read(workdir / f"{name}.json") for name in ("config", "summary", "evaluation")}
     record["environment"] = read(runs[0][0] / "environment.json")
     curves = {str(one.run.seed): curve(directory / "metrics.jsonl") for directory, one in runs}
-    record |= {"curves": curves} if len(runs) > 1 else {"curve": curves.popitem()[1]}
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    return record | ({"curves": curves} if len(runs) > 1 else {"curve": curves.popitem()[1]})
+
+
+def record_sweep(workdir: Path, sweep: dict[str, Any]) -> dict[str, Any]:
+    """The records of the points of a sweep, behind what each of them sets and how it ended."""
+    points = [point | {"run": record_run(workdir / point["folder"])} for point in sweep["points"] if point["figures"]]
+    return sweep | {"points": points + [point for point in sweep["points"] if not point["figures"]]}
 
 
 def read(path: Path) -> Any:

@@ -3,7 +3,7 @@
 python train.py --config configs/cifar100_cpu.py
 
 56.7% top-1, 84.3% top-5 on the 10,000 test images after 16 epochs, 30 minutes on two cores of an AMD EPYC (Zen 3), one
-seed; see benchmarks/results/cifar100_cpu_epyc_2cores.json, and benchmarks/cifar100_cpu.md for how it was chosen.
+seed; see benchmarks/results/cifar100_cpu_epyc_2cores.json, and benchmarks/recipes.md for how it was chosen.
 """
 
 from ml_collections import config_dict
