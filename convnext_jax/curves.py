@@ -58,14 +58,15 @@ def plot_comparison(runs: Sequence[tuple[str, str, list[Line]]], path: Path, tit
       path: the file to write.
       title: what stands above.
     """
-    figure, axes = pyplot.subplots(figsize=(11, 6), layout="constrained")
+    # The legend stands below, a line for each run, where no label is too long.
+    figure, axes = pyplot.subplots(figsize=(11, 5.5 + 0.22 * len(runs)), layout="constrained")
     for label, name, lines in runs:
         _plot(axes, lines, {name: label})
     axes.set_xlabel("epoch")
     axes.set_ylabel(" or ".join(dict.fromkeys(name for _, name, _ in runs)))
     axes.grid(alpha=0.3)
     if axes.lines:
-        figure.legend(loc="outside right upper")
+        figure.legend(loc="outside lower left")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
