@@ -43,8 +43,12 @@ class Operation(enum.IntEnum):
     TRANSLATE_Y = 15  # pixels up
 
 
-_GEOMETRIC = dict.fromkeys(
-    (Operation.SHEAR_X, Operation.SHEAR_Y, Operation.TRANSLATE_X, Operation.TRANSLATE_Y), Operation.ROTATE
+_GEOMETRIC = (
+    Operation.ROTATE,
+    Operation.SHEAR_X,
+    Operation.SHEAR_Y,
+    Operation.TRANSLATE_X,
+    Operation.TRANSLATE_Y,
 )
 
 
@@ -70,7 +74,7 @@ def apply_operation(images: jax.Array, operation: jax.Array, value: jax.Array, f
 
 def one_by_one(images: jax.Array, operation: jax.Array, value: jax.Array, fill: jax.Array) -> jax.Array:
     """:func:`apply_operation` in a loop over the batch."""
-    return jax.lax.map(lambda each: apply_to_one(*each, fill), (images, operation, value))
+    return jax.lax.map(lambda each: apply_to_one(each[0], each[1], each[2], fill), (images, operation, value))
 
 
 def all_at_once(images: jax.Array, operation: jax.Array, value: jax.Array, fill: jax.Array) -> jax.Array:
@@ -86,7 +90,7 @@ def apply_to_one(image: jax.Array, operation: jax.Array, value: jax.Array, fill:
         Operation.AUTO_CONTRAST: lambda: auto_contrast(images),
         Operation.EQUALIZE: lambda: equalize(images),
         Operation.INVERT: lambda: 255 - images,
-        Operation.ROTATE: lambda: affine(images, affine_matrices(operation[None], values, *image.shape[:2]), fill),
+        _GEOMETRIC: lambda: affine(images, affine_matrices(operation[None], values, *image.shape[:2]), fill),
         Operation.POSTERIZE: lambda: posterize(images, jnp.clip(jnp.ceil(values).astype(jnp.int32), 0, 8)),
         Operation.SOLARIZE: lambda: solarize(images, values),
         Operation.SOLARIZE_ADD: lambda: solarize_add(images, jnp.clip(values.astype(jnp.int32), 0, 255)),
@@ -96,7 +100,8 @@ def apply_to_one(image: jax.Array, operation: jax.Array, value: jax.Array, fill:
         Operation.SHARPNESS: lambda: blend(smooth(images), images, values),
     }
     # A batch goes through all of them, so what is geometric is one.
-    branch = jnp.asarray([list(effects).index(_GEOMETRIC.get(which, which)) for which in Operation])
+    keys = list(effects)
+    branch = jnp.asarray([keys.index(_GEOMETRIC if which in _GEOMETRIC else which) for which in Operation])
     return jax.lax.switch(branch[operation], list(effects.values()))[0]
 
 
