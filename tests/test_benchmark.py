@@ -130,6 +130,7 @@ def test_the_figures_follow_from_the_clock(mesh: Mesh, known_ceiling: None) -> N
     step, pipeline = result["parts"]["step"], result["parts"]["pipeline"]
     assert result["pipeline_over_step"]["ratios"][0] == step["seconds"][0] / pipeline["seconds"][0]
     lines = throughput_table(result).splitlines()
+    assert lines[0].endswith(", calls of 5 steps")
     assert [line.split()[0] for line in lines[1:5]] == ["part", "forward", "step", "pipeline"]
 
 

@@ -148,7 +148,8 @@ def throughput_table(result: dict[str, Any]) -> str:
     height, width = result["image_size"]
     lines = [
         f"{result['parameters']:,} parameters, {result['macs_per_image'] / 1e6:,.1f} M multiply-adds an image;"
-        f" {height}x{width} pixels, batch {result['batch_size']}, {result['dtype']}, {device_text()}",
+        f" {height}x{width} pixels, batch {result['batch_size']}, {result['dtype']}, {device_text()},"
+        f" calls of {result['steps_per_call']} {'step' if result['steps_per_call'] == 1 else 'steps'}",
         plain_table(rows, numbers=range(1, 8)),
         f"ceiling: {_number(result['ceiling_gflops'])} GFLOP/s, the fastest of matrix products of"
         f" {', '.join(result['product_gflops_by_size'])}",
