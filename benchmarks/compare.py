@@ -63,8 +63,7 @@ def main() -> None:
     _check_systems(options.systems)
     if options.torch_python is not None and not options.torch_python.is_file():
         raise UserError(f"--torch_python: there is no file {options.torch_python}")
-    if options.output is not None and not options.output.parent.is_dir():
-        raise UserError(f"--output: there is no folder {options.output.parent}")
+    command_line.check_output(options.output)
     try:
         record = compare(options, case, variables)
     except (WorkerFailed, Disagreement) as error:

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="of a run or a sweep that has ended")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args()
+    command_line.check_output(options.output)
     sweep = read(options.workdir / "sweep.json")
     record = record_run(options.workdir) if sweep is None else record_sweep(options.workdir, sweep)
     options.output.write_text(json.dumps(record, indent=1) + "\n")

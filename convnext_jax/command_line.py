@@ -107,6 +107,12 @@ def check_file(file: Path) -> None:
         raise UserError(f"there is no file {file}; {file.parent} holds {there}")
 
 
+def check_output(file: Path | None) -> None:
+    """Raises UserError where an ``--output`` could not be written for want of its folder, before the work is done."""
+    if file is not None and not file.parent.is_dir():
+        raise UserError(f"--output {file}: there is no folder {file.parent}")
+
+
 def check_names(experiment: Experiment) -> None:
     """Raises UserError where the experiment names a data set or a model that does not exist or cannot be built.
 

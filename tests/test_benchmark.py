@@ -20,13 +20,8 @@ from convnext_jax.data.registry import Extent, known_extent
 from convnext_jax.distributed import make_mesh
 from convnext_jax.errors import UserError
 from convnext_jax.tools import benchmark, benchmark_throughput
-from convnext_jax.tools.benchmark_programs import (
-    flops_per_image,
-    model_macs,
-    pipeline_part,
-    prepare_noise,
-    step_part,
-)
+from convnext_jax.tools.benchmark_flops import flops_per_image
+from convnext_jax.tools.benchmark_programs import model_macs, pipeline_part, prepare_noise, step_part
 from convnext_jax.tools.benchmark_throughput import throughput, throughput_table
 from convnext_jax.train.step import compile_train_steps
 from convnext_jax.workdir import claim

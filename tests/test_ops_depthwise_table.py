@@ -145,3 +145,9 @@ def test_measuring_what_is_no_row_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["measure_depthwise", "--map_size", "9"])
     with pytest.raises(UserError, match="--map_size 9 is no shape of the table; name fewer of the three"):
         measure_depthwise.main()
+
+
+def test_a_table_that_could_not_be_written_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["measure_depthwise", "--output", "absent/table.json"])
+    with pytest.raises(UserError, match="--output absent/table.json: there is no folder absent"):
+        measure_depthwise.main()

@@ -4,11 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from convnext_jax.config import OptimConfig
 from convnext_jax.spread import Spread
-
-# Floating-point operations for each multiply-add of the network: a training step takes, besides each product, the
-# gradients by its two factors, which cost as much each.
-OPERATIONS = {"forward": 2, "step": 6}
+from convnext_jax.tools.benchmark_flops import flops_per_image
 
 
 def paired_ratio(seconds: Sequence[float], reference: Sequence[float]) -> Spread:
@@ -46,7 +44,7 @@ def part_figures(
     return {
         "milliseconds": {name: 1e3 * value for name, value in dataclasses.asdict(spread).items()},
         "images_per_second": images / spread.median,
-        "share_of_ceiling": OPERATIONS[part] * macs * images / spread.median / ceiling,
+        "share_of_ceiling": flops_per_image(part, macs, OptimConfig()) * images / spread.median / ceiling,
         "ratio": dataclasses.asdict(paired_ratio(seconds, reference)),
         "seconds": list(seconds),
     }

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.comparison.case import Case
-from benchmarks.comparison.figures import OPERATIONS, part_figures
+from benchmarks.comparison.figures import part_figures
 from benchmarks.comparison.rounds import Times
 from benchmarks.comparison.systems import SYSTEMS
+from benchmarks.comparison.table import PART_NAMES
 from convnext_jax.spread import Spread
 
 
@@ -39,7 +40,7 @@ def make_record(
             "dtype": SYSTEMS[name].dtype,
             "difference": differences[name],
         }
-        for part in OPERATIONS:
+        for part in PART_NAMES:
             found = part_figures(
                 part,
                 parts[part].seconds,

@@ -94,8 +94,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: must be at least {least}")
-    if arguments.output is not None and not arguments.output.parent.is_dir():
-        raise UserError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
+    command_line.check_output(arguments.output)
 
 
 def _extent_before_data(experiment: Experiment, arguments: argparse.Namespace) -> Extent:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
+from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
 from convnext_jax.data.resident import Batch, normalize
@@ -148,22 +148,6 @@ def model_macs(program: Program, params: Any, statistics: Any, height: int, widt
         return merge_model(program.definition, params, statistics)(images)
 
     return count_macs(forward, params, statistics, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
-
-
-def flops_per_image(part: str, macs: int, optim: OptimConfig) -> int:
-    """Floating-point operations that a part needs for one image.
-
-    Twice the multiply-adds forward. A gradient takes twice as many again, by the inputs and by the kernels: six times
-    the multiply-adds for a training step, and as many again for the second gradient of sharpness-aware minimisation.
-    What remat computes again is not counted, nor is anything but the model's convolutions and matrix products.
-
-    Args:
-      part: ``forward``, ``step`` or ``pipeline``.
-      macs: multiply-adds of the model for one image.
-      optim: of the experiment.
-    """
-    gradients = 2 if optim.sam_rho else 1
-    return 2 * macs if part == "forward" else 6 * macs * gradients
 
 
 def _seed(experiment: Experiment, mesh: Mesh) -> jax.Array:

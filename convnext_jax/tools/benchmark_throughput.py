@@ -17,10 +17,10 @@ from convnext_jax.models import count_parameters
 from convnext_jax.preparation import check_against_data, largest_divisor
 from convnext_jax.spread import Spread
 from convnext_jax.tables import plain_table
+from convnext_jax.tools.benchmark_flops import flops_per_image
 from convnext_jax.tools.benchmark_memory import device_text, peak_bytes, program_bytes, size_text
 from convnext_jax.tools.benchmark_programs import (
     Part,
-    flops_per_image,
     forward_part,
     model_macs,
     pipeline_part,

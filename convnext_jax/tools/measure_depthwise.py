@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--kernel_size", type=int, metavar="K", help="only this one")
     parser.add_argument("--map_size", type=int, metavar="SIDE", help="only this one")
     arguments = parser.parse_args()
+    command_line.check_output(arguments.output)
     cases = [
         case
         for case in _cases()
