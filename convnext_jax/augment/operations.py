@@ -56,7 +56,7 @@ def apply_operation(images: jax.Array, operation: jax.Array, value: jax.Array, f
     """Does to each image its own operation.
 
     A CPU takes the images one after another and does no more than each one asks for; the whole batch through all
-    operations, as an accelerator does it, takes it ten times as long.
+    operations, as an accelerator does it, takes it far longer (benchmarks/notes.md).
 
     Args:
       images: uint8 [B, H, W, 3].
