@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from convnext_jax.ops.banded import banded_conv, banded_kernel_gradient
 from convnext_jax.ops.depthwise_table import fastest
 from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
+from convnext_jax.ops.unfused import unfused
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "pallas")
 
@@ -123,12 +124,12 @@ def _on_platform(
 ) -> jax.Array:
     """The one place that chooses: by the platform compiled for, which need not be the one of this process."""
     if implementation != "auto":
-        return algorithms[implementation](x, other)
+        return unfused(algorithms[implementation])(x, other)
     chosen = {}
     for platform in _PLATFORMS:
         name = fastest(operation, platform, x.shape, size, x.dtype.name)
         if name is not None and not (name == "pallas" and x.size >= _PALLAS_VALUES):
-            chosen[platform] = algorithms[name]
+            chosen[platform] = unfused(algorithms[name])
     return jax.lax.platform_dependent(x, other, default=algorithms["conv"], **chosen)
 
 

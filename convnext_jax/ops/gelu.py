@@ -29,7 +29,8 @@ def _backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
     # d/dx = cdf(x) + x pdf(x)
     x32 = x.astype(jnp.float32)
     density = jnp.exp(-0.5 * x32 * x32) * (1.0 / math.sqrt(2.0 * math.pi))
-    slope = _normal_cdf(x32) + x32 * density
+    # As one minus the other tail: XLA would take the same erf for the forward pass's, and keep it beside x.
+    slope = (1.0 - _normal_cdf(-x32)) + x32 * density
     return ((grad.astype(jnp.float32) * slope).astype(x.dtype),)
 
 

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from convnext_jax.ops.unfused import unfused
+
 EPSILON = 1e-6
 
 
@@ -21,23 +23,25 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     Returns:
       [..., C] in the dtype of x.
     """
-    return _forward(x, scale, bias)[0]
+    return _normalise(x, scale, bias)[0]
 
 
-_Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-
-
-def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, _Saved]:
+@unfused
+def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[..., C], and of each pixel the mean and one over the deviation, [..., 1]."""
     x32 = x.astype(jnp.float32)
     mean = x32.mean(-1, keepdims=True)
     # The variance of the centred values: E[x^2] - E[x]^2 would lose two digits.
     variance = jnp.square(x32 - mean).mean(-1, keepdims=True)
     inverse = jax.lax.rsqrt(variance + EPSILON)
-    return (((x32 - mean) * inverse) * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
+    return (((x32 - mean) * inverse) * scale + bias).astype(x.dtype), mean, inverse
 
 
-def _backward(saved: _Saved, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, mean, inverse, scale = saved
+@unfused
+def _gradients(
+    x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """By x [..., C], by scale and bias [C]."""
     normal = (x.astype(jnp.float32) - mean) * inverse
     grad32 = grad.astype(jnp.float32)
     by_normal = grad32 * scale
@@ -47,6 +51,18 @@ def _backward(saved: _Saved, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax
     by_x = (by_normal - along_mean - normal * along_normal) * inverse
     pixels = tuple(range(x.ndim - 1))
     return by_x.astype(x.dtype), (grad32 * normal).sum(pixels), grad32.sum(pixels)
+
+
+_Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, _Saved]:
+    y, mean, inverse = _normalise(x, scale, bias)
+    return y, (x, mean, inverse, scale)
+
+
+def _backward(saved: _Saved, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _gradients(*saved, grad)
 
 
 layer_norm.defvjp(_forward, _backward)

@@ -27,18 +27,14 @@ def shifted_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
       [B,H,W,C]
     """
     size = kernel.shape[0]
-    height, width = x.shape[1] + 1, x.shape[2]
-    padded = jnp.pad(_pad(x, size // 2), ((0, 0), (0, 1), (0, 0), (0, 0)))
-    padded = _materialise(padded)
+    height, width = x.shape[1:3]
+    padded = _materialise(_pad(x, size // 2))
     total = jnp.zeros((), x.dtype)
     for first in range(0, size, 2):  # two rows of the kernel a loop
         rows = range(first, min(first + 2, size))
         terms = [padded[:, i : i + height, j : j + width] * kernel[i, j] for i in rows for j in range(size)]
         total = _materialise(sum(terms, total))
-    # One row too many, cut off here: XLA (jax 0.10) pulls the sums into a reduction that follows, a
-    # LayerNorm's mean, then writes out every slice and every tap, and is many times slower. It does not
-    # reach through a slice.
-    return total[:, :-1]
+    return total
 
 
 def shifted_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:
