@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from convnext_jax.models.architectures import Architecture
-from convnext_jax.models.convnext import ConvNeXt, block_key, linear_rates
-from convnext_jax.models.layers import Initializer, drop_path
+from convnext_jax.models.convnext import ConvNeXt
+from convnext_jax.models.drop_path import draw_branch_scales, drop_path, linear_rates
+from convnext_jax.models.layers import Initializer
 
 
 def test_rates_grow_linearly_over_all_blocks_from_zero() -> None:
@@ -15,42 +16,46 @@ def test_rates_grow_linearly_over_all_blocks_from_zero() -> None:
     assert linear_rates(0.3, 1) == [0.0]
     model = ConvNeXt(
         Initializer(np.random.SeedSequence(0)),
-        Architecture((2, 1, 3, 1), (2, 2, 2, 2), stem="patch1"),
+        Architecture((2, 1, 3, 1), (2, 2, 2, 2), stem="patch1", swin_mlp_stages=(2,)),
         num_classes=2,
         in_channels=1,
         drop_path=0.6,
         dtype=jnp.float32,
     )
-    rates = [block.drop_rate for stage in model.stages for block in stage.blocks]
-    np.testing.assert_allclose(rates, np.linspace(0.0, 0.6, 7))
+    # The third block has two branches, of one rate.
+    np.testing.assert_allclose(model.drop_rates(), [0.0, 0.1, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6])
 
 
 def test_whole_samples_are_dropped_or_scaled() -> None:
     x = jnp.asarray(np.random.default_rng(0).standard_normal((64, 3, 3, 2)), jnp.float32)
-    y = np.asarray(drop_path(x, 0.25, jax.random.key(0)))
+    (scales,) = draw_branch_scales(jax.random.key(0), [0.25], 64)
+    y = np.asarray(drop_path(x, scales))
     kept = np.abs(y).sum((1, 2, 3)) > 0
     assert 0 < kept.sum() < 64
     np.testing.assert_allclose(y[kept], np.asarray(x)[kept] / 0.75, rtol=1e-6)
-    assert drop_path(x, 0.25, None) is x
-    assert drop_path(x, 0.0, jax.random.key(0)) is x
+    assert drop_path(x, None) is x
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_rate_and_mean_are_kept(rate: float) -> None:
+def test_bfloat16_is_scaled_in_float32() -> None:
+    x = jnp.asarray([[1.0], [3.0]], jnp.bfloat16)
+    y = drop_path(x, jnp.asarray([0.0, 1.0 / 0.9]))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(y, np.float32), [[0.0], [np.float32(jnp.bfloat16(3.0 / 0.9))]])
+
+
+def test_rates_and_means_are_kept() -> None:
+    rates, count = np.array([0.0, 0.1, 0.5, 0.9]), 20_000
+    scales = np.asarray(draw_branch_scales(jax.random.key(1), rates, count))
+    error = 5 * (rates * (1 - rates) / count) ** 0.5
+    assert np.all(abs((scales == 0).mean(1) - rates) <= error)
+    assert np.all(abs(scales.mean(1) - 1) <= error / (1 - rates))
+
+
+def test_masks_of_two_branches_are_independent_and_not_nested() -> None:
     count = 20_000
-    y = np.asarray(drop_path(jnp.ones((count, 1)), rate, jax.random.key(1)))
-    error = 5 * (rate * (1 - rate) / count) ** 0.5
-    assert abs((y == 0).mean() - rate) < error
-    assert abs(y.mean() - 1) < error / (1 - rate)
-
-
-def test_masks_of_two_blocks_are_independent_and_not_nested() -> None:
-    key, count = jax.random.key(2), 20_000
-    masks = [np.asarray(drop_path(jnp.ones((count, 1)), 0.5, block_key(key, index))) > 0 for index in (0, 1)]
-    both = (masks[0] & masks[1]).mean()
-    # Independent halves meet in a quarter; nested ones, from one key, in a half.
-    assert abs(both - 0.25) < 5 * (0.25 * 0.75 / count) ** 0.5
-    assert block_key(None, 0) is None
+    one, other = np.asarray(draw_branch_scales(jax.random.key(2), [0.5, 0.5], count)) > 0
+    # Independent halves meet in a quarter; nested ones, from the same numbers, in a half.
+    assert abs((one & other).mean() - 0.25) < 5 * (0.25 * 0.75 / count) ** 0.5
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def depthwise(x, params):
 @pytest.mark.parametrize("design", DESIGNS)
 def test_the_multiscale_blocks(design: str) -> None:
     architecture = dataclasses.replace(ARCHITECTURES["convnext_multiscale"], block=design)
-    block = MultiscaleBlock(Initializer(np.random.SeedSequence(0)), 8, architecture, drop_rate=0.0)
+    block = MultiscaleBlock(Initializer(np.random.SeedSequence(0)), 8, architecture)
     found, x, params = setup(block, (2, 6, 5, 8))
     y = norm(depthwise(x, params["depthwise"]), params["norm"])
     convs, narrow = params["convs"], params["narrow"]
@@ -165,7 +165,7 @@ def test_the_two_dimensional_lstm(size: tuple[int, int]) -> None:
 )
 def test_the_swin_mlp_block(size: tuple[int, int], shifted: bool, before: tuple[int, int]) -> None:
     architecture = ARCHITECTURES["convnext_swin_mlp"]
-    block = SwinMLPBlock(Initializer(np.random.SeedSequence(0)), 64, architecture, shifted=shifted, drop_rate=0.0)
+    block = SwinMLPBlock(Initializer(np.random.SeedSequence(0)), 64, architecture, shifted=shifted)
     found, x, params = setup(block, (2, *size, 64))
     y, mixed = norm(x, params["spatial_norm"]), np.zeros_like(x)
     kernel, bias = params["spatial"]["kernel"].reshape(49, 2, 49), params["spatial"]["bias"].reshape(2, 49)

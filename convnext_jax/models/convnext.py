@@ -4,7 +4,8 @@ Liu et al. 2022, "A ConvNet for the 2020s", arXiv 2201.03545; Woo et al. 2023, "
 """
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from flax import nnx
 
 from convnext_jax.models.architectures import STEMS, Architecture, Window
 from convnext_jax.models.bilstm2d import BiLSTM2D
+from convnext_jax.models.drop_path import BranchScales, draw_branch_scales, linear_rates
 from convnext_jax.models.layers import (
     DepthwiseConv,
     GlobalResponseNorm,
@@ -72,7 +74,9 @@ class Downsample(nnx.Module):
 class Block(nnx.Module):
     """Spatial convolution, LayerNorm, wide layer, activation, GRN, narrow layer, layer scale, drop path, residual."""
 
-    def __init__(self, init: Initializer, channels: int, architecture: Architecture, *, drop_rate: float) -> None:
+    residuals = 1
+
+    def __init__(self, init: Initializer, channels: int, architecture: Architecture) -> None:
         spatial, expand, project = init.spawn(3)
         size, hidden = architecture.kernel_size, architecture.expansion * channels
         # Named for its kind, so that weights of the one are never taken for the other's.
@@ -87,46 +91,55 @@ class Block(nnx.Module):
         self.project = Linear(project, hidden, channels)
         self.layer_scale = initial_layer_scale(channels, architecture.layer_scale)
         self.activation = architecture.activation
-        self.drop_rate = drop_rate
 
-    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """[B,H,W,C] -> [B,H,W,C]; the key is this block's alone."""
+    def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
+        """[B,H,W,C] -> [B,H,W,C]; the branch's scales [B], by drop path."""
         branch = self.depthwise(x) if self.kind == "depthwise" else self.dense(x)
-        branch = self.norm(branch, training=key is not None)
+        branch = self.norm(branch, training=training)
         branch = activation(self.activation)(self.expand(branch))  # [B,H,W,4C]
         if self.grn is not None:
             branch = self.grn(branch)
         branch = self.project(branch)  # [B,H,W,C]
-        return add_branch(x, branch, self.layer_scale, self.drop_rate, key)
+        return add_branch(x, branch, self.layer_scale, None if scales is None else scales[0])
 
 
 def make_block(
-    init: Initializer, channels: int, architecture: Architecture, *, stage: int, index: int, drop_rate: float
-) -> nnx.Module:
+    init: Initializer, channels: int, architecture: Architecture, *, stage: int, index: int
+) -> Block | MultiscaleBlock | SwinMLPBlock:
     """The block of an architecture at a stage, counted from 1, and an index in it, counted from 0."""
     if stage in architecture.swin_mlp_stages:
-        return SwinMLPBlock(init, channels, architecture, shifted=index % 2 == 1, drop_rate=drop_rate)
+        return SwinMLPBlock(init, channels, architecture, shifted=index % 2 == 1)
     if architecture.block != "convnext":
-        return MultiscaleBlock(init, channels, architecture, drop_rate=drop_rate)
-    return Block(init, channels, architecture, drop_rate=drop_rate)
+        return MultiscaleBlock(init, channels, architecture)
+    return Block(init, channels, architecture)
 
 
 class Stage(nnx.Module):
     """Blocks of one width, behind a `Downsample` where the map shrinks."""
 
-    def __init__(self, downsample: Downsample | None, blocks: list[nnx.Module], remat: bool) -> None:
+    def __init__(
+        self, downsample: Downsample | None, blocks: list[Block | MultiscaleBlock | SwinMLPBlock], remat: bool
+    ) -> None:
         self.downsample = downsample
         self.blocks = nnx.List(blocks)
         self.remat = remat
 
-    def __call__(self, x: jax.Array, keys: list[jax.Array | None]) -> jax.Array:
-        """[B,H,W,C] -> [B,H//2,W//2,C'], H and W where nothing is downsampled; one key a block."""
+    def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
+        """[B,H,W,C] -> [B,H//2,W//2,C'], or [B,H,W,C'] without downsampling; the branches' scales [B], by drop path."""
         if self.downsample is not None:
-            x = self.downsample(x, training=keys[0] is not None)
-        for block, key in zip(self.blocks, keys, strict=True):
-            call = functools.partial(block, key=key)
+            x = self.downsample(x, training=training)
+        first = 0
+        for block in self.blocks:
+            own = None if scales is None else scales[first : first + block.residuals]
+            first += block.residuals
+            call = functools.partial(block, training=training, scales=own)
             x = jax.checkpoint(call)(x) if self.remat else call(x)
         return x
+
+    @property
+    def residuals(self) -> list[int]:
+        """How many residual branches each block has."""
+        return [block.residuals for block in self.blocks]
 
 
 class ConvNeXt(nnx.Module):
@@ -156,12 +169,12 @@ class ConvNeXt(nnx.Module):
         remat: bool = False,
     ) -> None:
         self.architecture = architecture
+        self.drop_path = drop_path
         self.dropout = dropout
         self.dtype = jnp.dtype(dtype)
         depths, dims, shrinks = architecture.depths, architecture.dims, not architecture.isotropic
         for_stem, for_head, for_lstm, *for_stages = init.spawn(3 + len(depths))
         self.stem = Stem(for_stem, in_channels, architecture)
-        rates = iter(linear_rates(drop_path, sum(depths)))
         stages = []
         for index, (for_stage, depth, dim) in enumerate(zip(for_stages, depths, dims, strict=True)):
             for_downsample, *for_blocks = for_stage.spawn(1 + depth)
@@ -169,7 +182,7 @@ class ConvNeXt(nnx.Module):
                 Downsample(for_downsample, dims[index - 1], dim, architecture.norm) if index and shrinks else None
             )
             blocks = [
-                make_block(init, dim, architecture, stage=index + 1, index=number, drop_rate=next(rates))
+                make_block(init, dim, architecture, stage=index + 1, index=number)
                 for number, init in enumerate(for_blocks)
             ]
             stages.append(Stage(downsample, blocks, remat))
@@ -192,24 +205,27 @@ class ConvNeXt(nnx.Module):
           UserError: the images vanish on the way to the last stage.
         """
         self.architecture.check_image_size(images.shape[1], images.shape[2])
-        parts, outputs = self.parts(key=key), []
+        parts, outputs = self.parts(key=key, batch=images.shape[0]), []
         x = parts["stem"](images)
         for name in PARTS[1:-1]:
             x = parts[name](x)
             outputs.append(x)
         return tuple(outputs)
 
-    def parts(self, *, key: jax.Array | None = None) -> dict[str, Callable[[jax.Array], jax.Array]]:
-        """The functions, by the names of `PARTS`, that make up the model one after the other."""
+    def parts(self, *, key: jax.Array | None = None, batch: int = 0) -> dict[str, Callable[[jax.Array], jax.Array]]:
+        """The functions, by the names of `PARTS`, that make up the model one after the other.
+
+        Args:
+          key: means training.
+          batch: number of images, which training alone has to know.
+        """
         training = key is not None
         parts: dict[str, Callable[[jax.Array], jax.Array]] = {
             "stem": lambda images: self.stem(images.astype(self.dtype), training=training)
         }
-        first = 0
+        scales = self._branch_scales(key, batch)
         for index, stage in enumerate(self.stages):
-            keys = [block_key(key, first + block) for block in range(len(stage.blocks))]
-            parts[f"stage {index + 1}"] = functools.partial(stage, keys=keys)
-            first += len(stage.blocks)
+            parts[f"stage {index + 1}"] = functools.partial(stage, training=training, scales=scales[index])
         parts["head"] = functools.partial(self._classify, key=key)
         return parts
 
@@ -217,18 +233,21 @@ class ConvNeXt(nnx.Module):
         """Logits [B,classes], float32, of images [B,H,W,C]; a key means training."""
         return self._classify(self.features(images, key=key)[-1], key=key)
 
-    def _classify(self, x: jax.Array, *, key: jax.Array | None) -> jax.Array:
+    def _branch_scales(self, key: jax.Array | None, batch: int) -> Sequence[BranchScales]:
+        """Each stage's, None where nothing is dropped."""
+        if key is None or self.drop_path == 0.0:
+            return [None] * len(self.stages)
+        scales = iter(draw_branch_scales(jax.random.fold_in(key, 0), self.drop_rates(), batch))
+        return [tuple(itertools.islice(scales, sum(stage.residuals))) for stage in self.stages]
+
+    def drop_rates(self) -> list[float]:
+        """Each residual branch's rate of stochastic depth: a block's branches share its rate."""
+        residuals = [count for stage in self.stages for count in stage.residuals]
+        rates = linear_rates(self.drop_path, len(residuals))
+        return [rate for rate, count in zip(rates, residuals, strict=True) for _ in range(count)]
+
+    def _classify(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         if self.lstm is not None:
             x = self.lstm(x)
         x = self.norm(x.astype(jnp.float32).mean((1, 2)), training=key is not None)  # [B,C]
-        return self.head(dropout(x, self.dropout, block_key(key, sum(self.architecture.depths))))
-
-
-def linear_rates(last: float, count: int) -> list[float]:
-    """Drop rates of `count` blocks, growing linearly from 0 to `last`."""
-    return [last * index / max(count - 1, 1) for index in range(count)]
-
-
-def block_key(key: jax.Array | None, index: int) -> jax.Array | None:
-    """Key of a block's own mask, the head's after the last: one key for all blocks would nest the masks."""
-    return None if key is None else jax.random.fold_in(key, index)
+        return self.head(dropout(x, self.dropout, None if key is None else jax.random.fold_in(key, 1)))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from convnext_jax.models.drop_path import drop_path
 from convnext_jax.ops.depthwise import depthwise_conv
 from convnext_jax.ops.gelu import gelu
 from convnext_jax.ops.layer_norm import layer_norm
@@ -195,32 +196,23 @@ def initial_layer_scale(channels: int, value: float) -> nnx.Param[jax.Array] | N
 
 
 def add_branch(
-    x: jax.Array, branch: jax.Array, scale: nnx.Param[jax.Array] | None, rate: float, key: jax.Array | None
+    x: jax.Array, branch: jax.Array, layer_scale: nnx.Param[jax.Array] | None, scales: jax.Array | None
 ) -> jax.Array:
-    """A block's residual: the map plus its branch, by layer scale and drop path; [B,H,W,C] each."""
-    if scale is not None:
-        branch = branch * scale[...].astype(x.dtype)
-    return x + drop_path(branch, rate, key)
-
-
-def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Stochastic depth (Huang et al. 2016): drops a residual branch for whole samples.
-
-    Args:
-      x: the branch's output, [B, ...].
-      rate: probability of a drop, in [0, 1); what is kept is divided by 1 - rate, which preserves the mean.
-      key: PRNG key of this branch alone; None keeps everything.
-    """
-    return _drop(x, rate, key, (x.shape[0],) + (1,) * (x.ndim - 1))
+    """A block's residual: the map plus its branch, by layer scale and drop path; [B,H,W,C] each, scales [B]."""
+    if layer_scale is not None:
+        branch = branch * layer_scale[...].astype(x.dtype)
+    return x + drop_path(branch, scales)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Drops single values (Srivastava et al. 2014); arguments as of :func:`drop_path`."""
-    return _drop(x, rate, key, x.shape)
+    """Drops single values (Srivastava et al. 2014).
 
-
-def _drop(x: jax.Array, rate: float, key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    Args:
+      x: of any shape.
+      rate: probability of a drop, in [0, 1); what is kept is divided by 1 - rate, which preserves the mean.
+      key: PRNG key of this layer alone; None keeps everything.
+    """
     if key is None or rate == 0.0:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, shape)
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))

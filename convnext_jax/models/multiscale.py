@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from convnext_jax.models.architectures import Architecture
+from convnext_jax.models.drop_path import BranchScales
 from convnext_jax.models.layers import (
     DepthwiseConv,
     Initializer,
@@ -75,7 +76,9 @@ DESIGNS: dict[str, Design] = {
 class MultiscaleBlock(nnx.Module):
     """Depthwise 7x7, LayerNorm, branches side by side, activation, 1x1, layer scale, drop path, residual."""
 
-    def __init__(self, init: Initializer, channels: int, architecture: Architecture, *, drop_rate: float) -> None:
+    residuals = 1
+
+    def __init__(self, init: Initializer, channels: int, architecture: Architecture) -> None:
         design = DESIGNS[architecture.block]
         for_first, for_point, for_narrow, for_convs, for_project = init.spawn(5)
         narrow = channels // design.narrowing
@@ -97,11 +100,10 @@ class MultiscaleBlock(nnx.Module):
         self.layer_scale = initial_layer_scale(channels, architecture.layer_scale)
         self.design = design
         self.activation = architecture.activation
-        self.drop_rate = drop_rate
 
-    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """[B,H,W,C] -> [B,H,W,C]; the key is this block's alone."""
-        y = self.norm(self.depthwise(x), training=key is not None)
+    def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
+        """[B,H,W,C] -> [B,H,W,C]; the branch's scales [B], by drop path."""
+        y = self.norm(self.depthwise(x), training=training)
         narrow = [layer(y) for layer in self.narrow]
         branches = [y] if self.design.first else []
         if self.point is not None:
@@ -113,4 +115,4 @@ class MultiscaleBlock(nnx.Module):
                 branch = conv(branch)
             branches.append(branch)
         branch = self.project(activation(self.activation)(jnp.concatenate(branches, -1)))  # [B,H,W,C]
-        return add_branch(x, branch, self.layer_scale, self.drop_rate, key)
+        return add_branch(x, branch, self.layer_scale, None if scales is None else scales[0])

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from convnext_jax.models.architectures import Architecture
+from convnext_jax.models.drop_path import BranchScales, drop_path
 from convnext_jax.models.layers import (
     Initializer,
     Linear,
     activation,
-    drop_path,
     initial_constant,
     make_norm,
 )
@@ -43,9 +43,9 @@ class WindowMLP(nnx.Module):
 class SwinMLPBlock(nnx.Module):
     """LayerNorm, window MLP, residual; LayerNorm, wide layer, activation, narrow layer, residual."""
 
-    def __init__(
-        self, init: Initializer, channels: int, architecture: Architecture, *, shifted: bool, drop_rate: float
-    ) -> None:
+    residuals = 2
+
+    def __init__(self, init: Initializer, channels: int, architecture: Architecture, *, shifted: bool) -> None:
         spatial, expand, project = init.spawn(3)
         # Heads of 32 channels as far as these divide evenly.
         self.heads = next(heads for heads in range(max(channels // HEAD_CHANNELS, 1), 0, -1) if channels % heads == 0)
@@ -56,14 +56,13 @@ class SwinMLPBlock(nnx.Module):
         self.project = Linear(project, architecture.expansion * channels, channels)
         self.activation = architecture.activation
         self.shifted = shifted
-        self.drop_rate = drop_rate
 
-    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """[B,H,W,C] -> [B,H,W,C]; the key is this block's alone."""
-        first, second = (None, None) if key is None else jax.random.split(key)
-        x = x + drop_path(self._mix(self.spatial_norm(x, training=key is not None)), self.drop_rate, first)
-        branch = activation(self.activation)(self.expand(self.norm(x, training=key is not None)))  # [B,H,W,4C]
-        return x + drop_path(self.project(branch), self.drop_rate, second)
+    def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
+        """[B,H,W,C] -> [B,H,W,C]; the two branches' scales [B], by drop path."""
+        first, second = (None, None) if scales is None else scales
+        x = x + drop_path(self._mix(self.spatial_norm(x, training=training)), first)
+        branch = activation(self.activation)(self.expand(self.norm(x, training=training)))  # [B,H,W,4C]
+        return x + drop_path(self.project(branch), second)
 
     def _mix(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
