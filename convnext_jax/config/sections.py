@@ -17,7 +17,7 @@ class ModelConfig:
         are dropped less, linearly down to 0.
       dropout: probability of dropping a value before the head, in [0, 1).
       remat: whether a block's insides are computed again in the backward pass instead of being kept: less memory for
-        about a third more arithmetic. On a CPU XLA undoes it (benchmarks/remat.md).
+        about a third more arithmetic (benchmarks/remat.md).
       dtype: what the network computes in; ``auto`` is bfloat16 on an accelerator and float32 on a CPU. Parameters,
         normalisation statistics, logits and loss are float32 always.
       initialization: of the kernels: ``normal`` draws from N(0, 0.02) as the reference, ``fan_in`` by the number of

@@ -28,6 +28,7 @@ from convnext_jax.models.layers import (
     make_norm,
 )
 from convnext_jax.models.multiscale import MultiscaleBlock
+from convnext_jax.models.remat import rematerialised
 from convnext_jax.models.swin_mlp import SwinMLPBlock
 
 PARTS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head")
@@ -114,6 +115,15 @@ def make_block(
     return Block(init, channels, architecture)
 
 
+def _call_rematerialised(block: nnx.Module, x: jax.Array, scales: BranchScales) -> jax.Array:
+    definition, params = nnx.split(block)
+
+    def call(params: nnx.State, x: jax.Array, scales: BranchScales) -> jax.Array:
+        return nnx.merge(definition, params)(x, training=True, scales=scales)
+
+    return rematerialised(call)(params, x, scales)
+
+
 class Stage(nnx.Module):
     """Blocks of one width, behind a `Downsample` where the map shrinks."""
 
@@ -132,8 +142,10 @@ class Stage(nnx.Module):
         for block in self.blocks:
             own = None if scales is None else scales[first : first + block.residuals]
             first += block.residuals
-            call = functools.partial(block, training=training, scales=own)
-            x = jax.checkpoint(call)(x) if self.remat else call(x)
+            if self.remat and training:
+                x = _call_rematerialised(block, x, own)
+            else:
+                x = block(x, training=training, scales=own)
         return x
 
     @property
