@@ -3,7 +3,8 @@
 XLA turns a sum of products of shifted slices into one loop over the channels in vector registers, near the
 speed of the caches; its own grouped convolution is far slower on a CPU. How many terms go into one loop
 matters: with fewer than about sixteen XLA's code for the kernel gradient is several times slower, and so it
-is where the slices of a window are not materialised first.
+is where the slices of a window are not materialised first. `convnext_jax.ops.depthwise` keeps what follows out of these
+loops (`convnext_jax.ops.unfused`).
 """
 
 import math
@@ -50,7 +51,8 @@ def shifted_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Arr
     """
     batch, height, width, channels = x.shape
     columns = math.ceil(width / math.ceil(width / _TERMS))
-    # Few enough rows for two turns of the loop: XLA unrolls a single one into the sum that follows, as above.
+    # Few enough rows for two turns of the loop: XLA unrolls a single one into the sum that follows, then writes out
+    # every slice and every tap, and is many times slower.
     rows = max(2, math.ceil(_TERMS / columns))
     across, down = math.ceil(width / columns), math.ceil(height / rows)
     extra = ((0, 0), (0, down * rows - height), (0, across * columns - width), (0, 0))
