@@ -101,12 +101,13 @@ class Block(nnx.Module):
         if self.grn is not None:
             branch = self.grn(branch)
         branch = self.project(branch)  # [B,H,W,C]
-        return add_branch(x, branch, self.layer_scale, None if scales is None else scales[0])
+        return add_branch(x, branch, self.layer_scale, scales)
 
 
-def make_block(
-    init: Initializer, channels: int, architecture: Architecture, *, stage: int, index: int
-) -> Block | MultiscaleBlock | SwinMLPBlock:
+AnyBlock = Block | MultiscaleBlock | SwinMLPBlock
+
+
+def make_block(init: Initializer, channels: int, architecture: Architecture, *, stage: int, index: int) -> AnyBlock:
     """The block of an architecture at a stage, counted from 1, and an index in it, counted from 0."""
     if stage in architecture.swin_mlp_stages:
         return SwinMLPBlock(init, channels, architecture, shifted=index % 2 == 1)
@@ -127,31 +128,21 @@ def _call_rematerialised(block: nnx.Module, x: jax.Array, scales: BranchScales) 
 class Stage(nnx.Module):
     """Blocks of one width, behind a `Downsample` where the map shrinks."""
 
-    def __init__(
-        self, downsample: Downsample | None, blocks: list[Block | MultiscaleBlock | SwinMLPBlock], remat: bool
-    ) -> None:
+    def __init__(self, downsample: Downsample | None, blocks: list[AnyBlock], remat: bool) -> None:
         self.downsample = downsample
         self.blocks = nnx.List(blocks)
         self.remat = remat
 
-    def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
-        """[B,H,W,C] -> [B,H//2,W//2,C'], or [B,H,W,C'] without downsampling; the branches' scales [B], by drop path."""
+    def __call__(self, x: jax.Array, scales: Sequence[BranchScales], *, training: bool = False) -> jax.Array:
+        """[B,H,W,C] -> [B,H//2,W//2,C'], or [B,H,W,C'] without downsampling; each block's scales, by drop path."""
         if self.downsample is not None:
             x = self.downsample(x, training=training)
-        first = 0
-        for block in self.blocks:
-            own = None if scales is None else scales[first : first + block.residuals]
-            first += block.residuals
+        for block, own in zip(self.blocks, scales, strict=True):
             if self.remat and training:
                 x = _call_rematerialised(block, x, own)
             else:
                 x = block(x, training=training, scales=own)
         return x
-
-    @property
-    def residuals(self) -> list[int]:
-        """How many residual branches each block has."""
-        return [block.residuals for block in self.blocks]
 
 
 class ConvNeXt(nnx.Module):
@@ -237,7 +228,7 @@ class ConvNeXt(nnx.Module):
         }
         scales = self._branch_scales(key, batch)
         for index, stage in enumerate(self.stages):
-            parts[f"stage {index + 1}"] = functools.partial(stage, training=training, scales=scales[index])
+            parts[f"stage {index + 1}"] = functools.partial(stage, scales=scales[index], training=training)
         parts["head"] = functools.partial(self._classify, key=key)
         return parts
 
@@ -245,18 +236,18 @@ class ConvNeXt(nnx.Module):
         """Logits [B,classes], float32, of images [B,H,W,C]; a key means training."""
         return self._classify(self.features(images, key=key)[-1], key=key)
 
-    def _branch_scales(self, key: jax.Array | None, batch: int) -> Sequence[BranchScales]:
-        """Each stage's, None where nothing is dropped."""
+    def _branch_scales(self, key: jax.Array | None, batch: int) -> list[list[BranchScales]]:
+        """Each block's, by stages; None where nothing is dropped."""
         if key is None or self.drop_path == 0.0:
-            return [None] * len(self.stages)
+            return [[None] * len(stage.blocks) for stage in self.stages]
         scales = iter(draw_branch_scales(jax.random.fold_in(key, 0), self.drop_rates(), batch))
-        return [tuple(itertools.islice(scales, sum(stage.residuals))) for stage in self.stages]
+        return [[tuple(itertools.islice(scales, block.residuals)) for block in stage.blocks] for stage in self.stages]
 
     def drop_rates(self) -> list[float]:
         """Each residual branch's rate of stochastic depth: a block's branches share its rate."""
-        residuals = [count for stage in self.stages for count in stage.residuals]
-        rates = linear_rates(self.drop_path, len(residuals))
-        return [rate for rate, count in zip(rates, residuals, strict=True) for _ in range(count)]
+        blocks = [block for stage in self.stages for block in stage.blocks]
+        rates = linear_rates(self.drop_path, len(blocks))
+        return [rate for rate, block in zip(rates, blocks, strict=True) for _ in range(block.residuals)]
 
     def _classify(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         if self.lstm is not None:

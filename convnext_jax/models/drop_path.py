@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from convnext_jax.ops.unfused import unfused
 
-# Of the residual branches of a block or a stage, [B] each; None keeps everything.
+# Of the residual branches of a block, [B] each; None keeps everything.
 BranchScales = tuple[jax.Array, ...] | None
 
 
@@ -20,7 +20,7 @@ def draw_branch_scales(key: jax.Array, rates: Sequence[float], batch: int) -> tu
     """What each sample's branches are multiplied by, independent of each other.
 
     One draw for the whole network, and an array for each branch: with a generator for each block, and its rate as a
-    constant in all that follows, a small network took a quarter longer to compile on a CPU.
+    constant in all that follows, a small network took longer to compile on a CPU (benchmarks/notes.md).
 
     Args:
       key: of this draw alone.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convnext_jax.models.drop_path import drop_path
+from convnext_jax.models.drop_path import BranchScales, drop_path
 from convnext_jax.ops.depthwise import depthwise_conv
 from convnext_jax.ops.gelu import gelu
 from convnext_jax.ops.layer_norm import layer_norm
@@ -196,12 +196,12 @@ def initial_layer_scale(channels: int, value: float) -> nnx.Param[jax.Array] | N
 
 
 def add_branch(
-    x: jax.Array, branch: jax.Array, layer_scale: nnx.Param[jax.Array] | None, scales: jax.Array | None
+    x: jax.Array, branch: jax.Array, layer_scale: nnx.Param[jax.Array] | None, scales: BranchScales
 ) -> jax.Array:
-    """A block's residual: the map plus its branch, by layer scale and drop path; [B,H,W,C] each, scales [B]."""
+    """The map plus the one branch of its block, by layer scale and drop path; [B,H,W,C] each."""
     if layer_scale is not None:
         branch = branch * layer_scale[...].astype(x.dtype)
-    return x + drop_path(branch, scales)
+    return x + drop_path(branch, None if scales is None else scales[0])
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

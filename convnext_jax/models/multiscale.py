@@ -115,4 +115,4 @@ class MultiscaleBlock(nnx.Module):
                 branch = conv(branch)
             branches.append(branch)
         branch = self.project(activation(self.activation)(jnp.concatenate(branches, -1)))  # [B,H,W,C]
-        return add_branch(x, branch, self.layer_scale, None if scales is None else scales[0])
+        return add_branch(x, branch, self.layer_scale, scales)
