@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from convnext_jax.ops.banded import banded_conv, banded_kernel_gradient
 from convnext_jax.ops.depthwise_table import fastest
 from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
-from convnext_jax.ops.unfused import unfused
+from convnext_jax.ops.unfused import cpu_call, unfused
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "pallas")
 
@@ -129,7 +129,7 @@ def _on_platform(
     for platform in _PLATFORMS:
         name = fastest(operation, platform, x.shape, size, x.dtype.name)
         if name is not None and not (name == "pallas" and x.size >= _PALLAS_VALUES):
-            chosen[platform] = unfused(algorithms[name])
+            chosen[platform] = cpu_call(algorithms[name]) if platform == "cpu" else algorithms[name]
     return jax.lax.platform_dependent(x, other, default=algorithms["conv"], **chosen)
 
 

@@ -1,14 +1,24 @@
-"""Matrix product of a feature map and a kernel, with gradients in the order that XLA runs fast on a CPU."""
+"""Matrix product of a feature map and a kernel, and its gradients, in the forms that XLA runs fast on a CPU.
+
+XLA's CPU compiler (jax 0.10 to 0.12) has two libraries for products. YNNPACK gets what is a product from the start,
+Eigen what becomes one later, as the convolution by a kernel of one pixel does. On many rows, which are pixels here,
+Eigen is the faster one, up to 1.4 times (benchmarks/notes.md).
+"""
+
+import math
 
 import jax
+import jax.numpy as jnp
+
+from convnext_jax.ops.unfused import cpu_call
+
+# From this many rows on Eigen is at least as fast, forward and backward, at any width of ConvNeXt's.
+_MANY_ROWS = 1024
 
 
 @jax.custom_vjp
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """``x @ kernel`` over the last axis.
-
-    Autodiff forms the kernel's gradient as ``(dy^T x)^T``, a product that XLA (jax 0.10) writes out transposed: on a
-    CPU up to seven times slower, at many rows and few channels, than ``x^T dy``, which is what is used here.
 
     Args:
       x: [..., C].
@@ -17,17 +27,74 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [..., D]
     """
+    if _has_many_rows(x):
+        return _product_of_many_rows(x, kernel)
     return x @ kernel
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x @ kernel, (x, kernel)
+    return matmul(x, kernel), (x, kernel)  # itself, so that it has a second derivative too
 
 
 def _backward(inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = inputs
-    rows, grad_rows = (array.reshape(-1, array.shape[-1]) for array in (x, grad))
-    return (grad_rows @ kernel.T).reshape(x.shape), rows.T @ grad_rows
+    return matmul(grad, kernel.T), _kernel_gradient(x, grad)
 
 
 matmul.defvjp(_forward, _backward)
+
+
+def _has_many_rows(x: jax.Array) -> bool:
+    return x.dtype == jnp.float32 and math.prod(x.shape[:-1]) >= _MANY_ROWS
+
+
+@jax.custom_batching.custom_vmap
+def _product_of_many_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.platform_dependent(x, kernel, cpu=_pointwise_conv, default=jnp.matmul)
+
+
+@_product_of_many_rows.def_vmap
+def _products_of_many_rows(
+    axis_size: int, batched: list[bool], x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, bool]:
+    # With a kernel for each it would be a grouped convolution, far slower than products.
+    del axis_size
+    if batched[1]:
+        kernel = kernel.reshape(kernel.shape[0], *(1,) * (x.ndim - batched[0] - 2), *kernel.shape[1:])
+    return x @ kernel, True
+
+
+# As calls, so that x is one array for the product and the kernel's gradient: XLA would compute a GELU for each.
+
+
+@cpu_call
+def _pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # Over one axis: those over two are YNNPACK's. The batch stays an axis of its own, which devices may share.
+    maps = x.reshape(x.shape[0], -1, x.shape[-1])
+    y = jax.lax.conv_general_dilated(maps, kernel[None], (1,), "VALID", dimension_numbers=("NHC", "HIO", "NHC"))
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _kernel_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """[..., C] and [..., D] -> [C,D].
+
+    Autodiff forms it as ``(grad^T x)^T``, a product that XLA writes out transposed: on a CPU up to seven times slower,
+    at many rows and few channels, than ``x^T grad``.
+    """
+    if not _has_many_rows(x):
+        return _sum_of_products(x, grad)
+    # With the wider side in its columns Eigen's product is faster, and a kernel of many rows is soon transposed.
+    inputs, outputs = x.shape[-1], grad.shape[-1]
+    on_cpu = _transposed_sum_of_products if outputs < inputs <= math.prod(x.shape[:-1]) else _sum_of_products_call
+    return jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=_sum_of_products)
+
+
+def _sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
+
+
+_sum_of_products_call = cpu_call(_sum_of_products)
+
+
+def _transposed_sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
+    return _sum_of_products_call(grad, x).T

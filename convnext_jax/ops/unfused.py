@@ -18,21 +18,28 @@ Result = TypeVar("Result")
 
 def unfused(function: Callable[..., Result]) -> Callable[..., Result]:
     """A function of arrays as it is, but that on a CPU its inputs and outputs are arrays in memory."""
+    marked, plain = cpu_call(function), jax.jit(function)
+
+    @functools.wraps(function)
+    def choose(*arrays: jax.Array) -> Result:
+        return jax.lax.platform_dependent(*arrays, cpu=marked, default=plain)
+
+    return choose
+
+
+def cpu_call(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function as such a call, for what is chosen on a CPU alone (`jax.lax.platform_dependent`)."""
 
     @functools.wraps(function)
     def unmarked(*arrays: jax.Array) -> Result:
         with set_xla_metadata(inlineable="true"):  # the mark would reach what is called inside
             return function(*arrays)
 
-    # Jitted each, so that a network's layers of one shape are traced once.
-    marked, plain = jax.jit(unmarked), jax.jit(function)
-
-    def call(*arrays: jax.Array) -> Result:
-        with set_xla_metadata(inlineable="false"):
-            return marked(*arrays)
+    jitted = jax.jit(unmarked)  # so that a network's layers of one shape are traced once
 
     @functools.wraps(function)
-    def choose(*arrays: jax.Array) -> Result:
-        return jax.lax.platform_dependent(*arrays, cpu=call, default=plain)
+    def call(*arrays: jax.Array) -> Result:
+        with set_xla_metadata(inlineable="false"):
+            return jitted(*arrays)
 
-    return choose
+    return call
