@@ -1,17 +1,26 @@
 """Depthwise convolution as a sum of shifted maps, for CPUs and maps of any size.
 
-XLA turns a sum of products of shifted slices into one loop over the channels in vector registers, near the
-speed of the caches; its own grouped convolution is far slower on a CPU. How many terms go into one loop
-matters: with fewer than about sixteen XLA's code for the kernel gradient is several times slower, and so it
-is where the slices of a window are not materialised first. `convnext_jax.ops.depthwise` keeps what follows out of these
-loops (`convnext_jax.ops.unfused`).
+XLA turns a sum of products of shifted slices into one loop over the channels in vector registers; its own grouped
+convolution is far slower on a CPU. `convnext_jax.ops.depthwise` keeps what follows out of these loops
+(`convnext_jax.ops.unfused`).
+
+A window of all channels and the kernel do not fit the fastest cache together. So the convolution lays the map out in
+groups of as many channels as a register has, which fit: 1.3 to 2 times as fast, with the transposing there and back
+(benchmarks/notes.md). And it sums the kernel's rows apart, since in one sum of all taps each addition waits for the one
+before. For the kernel's gradient groups gain nothing. There it matters how many terms go into one loop: with fewer than
+about sixteen XLA's code is several times slower, and so it is where the slices of a window are not materialised first.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
+from convnext_jax.ops.unfused import unfused
+
+# Channels of a group: float32 values of a register of AVX2.
+_GROUP = 8
 _TERMS = 16
 
 _materialise = jax.lax.optimization_barrier
@@ -27,15 +36,23 @@ def shifted_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [B,H,W,C]
     """
-    size = kernel.shape[0]
-    height, width = x.shape[1:3]
-    padded = _materialise(_pad(x, size // 2))
-    total = jnp.zeros((), x.dtype)
-    for first in range(0, size, 2):  # two rows of the kernel a loop
-        rows = range(first, min(first + 2, size))
-        terms = [padded[:, i : i + height, j : j + width] * kernel[i, j] for i in rows for j in range(size)]
-        total = _materialise(sum(terms, total))
-    return total
+    padded = _to_groups(_pad(x, kernel.shape[0] // 2))
+    taps = _to_groups(kernel[None])[0, :, :, :, None, None]  # [G,k,k,1,1,g]
+    return _from_groups(_sum_of_taps(padded, taps))
+
+
+# A call, or XLA would save the transposing and leave the channels together in memory.
+@unfused
+def _sum_of_taps(padded: jax.Array, taps: jax.Array) -> jax.Array:
+    """[B,G,H+k-1,W+k-1,g] and [G,k,k,1,1,g] -> [B,G,H,W,g]."""
+    size = taps.shape[1]
+    height, width = (length - size + 1 for length in padded.shape[2:4])
+
+    def row(i: int) -> jax.Array:
+        terms = [padded[:, :, i : i + height, j : j + width] * taps[:, i, j] for j in range(size)]
+        return functools.reduce(jnp.add, terms)
+
+    return functools.reduce(jnp.add, map(row, range(size)))
 
 
 def shifted_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:
@@ -73,6 +90,19 @@ def shifted_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Arr
     # One sum for each sample keeps the batch an ordinary axis, which may be sharded.
     zeros = jnp.zeros_like(padded[:, :1, :1], shape=(batch, size, size, channels))
     return jax.lax.fori_loop(0, across * down, add_window, zeros).sum(0)
+
+
+def _to_groups(x: jax.Array) -> jax.Array:
+    """[B,H,W,C] -> [B,G,H,W,g]; one group of all channels where they do not divide."""
+    batch, height, width, channels = x.shape
+    group = _GROUP if channels % _GROUP == 0 else channels
+    return x.reshape(batch, height, width, channels // group, group).transpose(0, 3, 1, 2, 4)
+
+
+def _from_groups(x: jax.Array) -> jax.Array:
+    """[B,G,H,W,g] -> [B,H,W,C]."""
+    batch, groups, height, width, group = x.shape
+    return x.transpose(0, 2, 3, 1, 4).reshape(batch, height, width, groups * group)
 
 
 def _pad(x: jax.Array, margin: int) -> jax.Array:
