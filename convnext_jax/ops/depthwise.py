@@ -20,6 +20,8 @@ from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
 from convnext_jax.ops.unfused import cpu_call, unfused
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "pallas")
+# These alone are calls there: XLA lays out its own convolution for the call's sake, and takes a hundred times as long.
+_MADE_FOR_CPUS = ("shift", "banded")
 
 # Those of `jax.lax.platform_dependent` that the table may have rows of.
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -124,12 +126,14 @@ def _on_platform(
 ) -> jax.Array:
     """The one place that chooses: by the platform compiled for, which need not be the one of this process."""
     if implementation != "auto":
-        return unfused(algorithms[implementation])(x, other)
+        algorithm = algorithms[implementation]
+        return (unfused(algorithm) if implementation in _MADE_FOR_CPUS else algorithm)(x, other)
     chosen = {}
     for platform in _PLATFORMS:
         name = fastest(operation, platform, x.shape, size, x.dtype.name)
         if name is not None and not (name == "pallas" and x.size >= _PALLAS_VALUES):
-            chosen[platform] = cpu_call(algorithms[name]) if platform == "cpu" else algorithms[name]
+            own = platform == "cpu" and name in _MADE_FOR_CPUS
+            chosen[platform] = cpu_call(algorithms[name]) if own else algorithms[name]
     return jax.lax.platform_dependent(x, other, default=algorithms["conv"], **chosen)
 
 

@@ -122,13 +122,12 @@ def _milliseconds(functions: dict[str, Callable[..., Any]], *arrays: Any) -> dic
             jax.block_until_ready(result)
         return (time.perf_counter() - start) / calls
 
-    for function in functions.values():
-        seconds(function, 1)
-    # Calls in a row to outlast the clock and the start of a program; the hopeless ones are not run again.
+    # The hopeless ones, minutes a call at worst, are not run again.
     first = {name: seconds(function, 1) for name, function in functions.items()}
-    calls = {name: max(1, math.ceil(0.002 / time)) for name, time in first.items()}
-    taken = {name: [time] for name, time in first.items()}
     contenders = [name for name, time in first.items() if time < 10 * min(first.values())]
+    taken = {name: [] if name in contenders else [time] for name, time in first.items()}
+    # Calls in a row to outlast the clock and the start of a program.
+    calls = {name: max(1, math.ceil(0.002 / seconds(functions[name], 1))) for name in contenders}
     for _ in range(_ROUNDS):
         for name in contenders:
             taken[name].append(seconds(functions[name], calls[name]))
