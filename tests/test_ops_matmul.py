@@ -12,6 +12,11 @@ from convnext_jax.ops.matmul import matmul
 MANY = ((4, 16, 16), (1100,))
 
 
+@pytest.fixture(autouse=True)
+def small_products_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convnext_jax.ops.matmul._MANY_MACS", 0)
+
+
 def draw(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(shape).standard_normal(shape), jnp.float32)
 
@@ -70,6 +75,13 @@ def test_on_a_cpu_products_of_many_rows_are_eigen_s() -> None:
     assert few.count(" dot(") == many.count(" dot(") == 3
     assert "__ynn_fusion" in few
     assert "__ynn_fusion" not in many
+
+
+def test_a_small_product_is_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convnext_jax.ops.matmul._MANY_MACS", 1024 * 16 * 32)
+    at, below = (jax.jit(matmul).lower(draw(1024, 16), draw(16, wide)).compile().as_text() for wide in (32, 31))
+    assert " call(" in at
+    assert " call(" not in below
 
 
 def test_elsewhere_it_is_a_product() -> None:

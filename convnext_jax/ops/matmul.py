@@ -12,8 +12,10 @@ import jax.numpy as jnp
 
 from convnext_jax.ops.unfused import cpu_call
 
-# From this many rows on Eigen is at least as fast, forward and backward, at any width of ConvNeXt's.
+# From this many rows on Eigen is at least as fast, forward and backward, at any width of ConvNeXt's; and from this many
+# multiply-adds on, a millisecond, it is worth the time that XLA takes to compile a call.
 _MANY_ROWS = 1024
+_MANY_MACS = 10**8
 
 
 @jax.custom_vjp
@@ -27,7 +29,7 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [..., D]
     """
-    if _has_many_rows(x):
+    if _is_eigen_s(x, kernel.shape[1]):
         return _product_of_many_rows(x, kernel)
     return x @ kernel
 
@@ -44,8 +46,9 @@ def _backward(inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax
 matmul.defvjp(_forward, _backward)
 
 
-def _has_many_rows(x: jax.Array) -> bool:
-    return x.dtype == jnp.float32 and math.prod(x.shape[:-1]) >= _MANY_ROWS
+def _is_eigen_s(x: jax.Array, outputs: int) -> bool:
+    rows = math.prod(x.shape[:-1])
+    return x.dtype == jnp.float32 and rows >= _MANY_ROWS and x.size * outputs >= _MANY_MACS
 
 
 @jax.custom_batching.custom_vmap
@@ -81,10 +84,10 @@ def _kernel_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
     Autodiff forms it as ``(grad^T x)^T``, a product that XLA writes out transposed: on a CPU up to seven times slower,
     at many rows and few channels, than ``x^T grad``.
     """
-    if not _has_many_rows(x):
+    inputs, outputs = x.shape[-1], grad.shape[-1]
+    if not _is_eigen_s(x, outputs):
         return _sum_of_products(x, grad)
     # With the wider side in its columns Eigen's product is faster, and a kernel of many rows is soon transposed.
-    inputs, outputs = x.shape[-1], grad.shape[-1]
     on_cpu = _transposed_sum_of_products if outputs < inputs <= math.prod(x.shape[:-1]) else _sum_of_products_call
     return jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=_sum_of_products)
 
