@@ -262,3 +262,14 @@ def test_a_kernel_of_the_wrong_shape_is_refused(shape: tuple[int, ...]):
 def test_an_unknown_implementation_is_refused():
     with pytest.raises(ValueError, match="'shifted' is none of auto, conv, shift, banded, pallas"):
         depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros((7, 7, 3)), implementation="shifted")
+
+
+def test_xla_s_convolution_is_no_call_on_a_cpu() -> None:
+    """It took up to a hundred times as long as one, backward."""
+
+    def gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.grad(lambda kernel: depthwise_conv(x, kernel, implementation="conv").sum())(kernel)
+
+    program = jax.jit(gradient).lower(jnp.ones((2, 4, 4, 8)), jnp.ones((3, 3, 8))).compile().as_text()
+    assert " convolution(" in program
+    assert " call(" not in program

@@ -20,7 +20,7 @@ from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
 from convnext_jax.ops.unfused import cpu_call, unfused
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "pallas")
-# These alone are calls there: XLA lays out its own convolution for the call's sake, and takes a hundred times as long.
+# These alone are calls there: in a call the gradient of XLA's own convolution takes up to a hundred times as long.
 _MADE_FOR_CPUS = ("shift", "banded")
 
 # Those of `jax.lax.platform_dependent` that the table may have rows of.
