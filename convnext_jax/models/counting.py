@@ -64,8 +64,8 @@ def _macs(jaxpr: core.Jaxpr) -> int:
 
 
 def _inner_jaxprs(name: str, params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    # A function with its own gradient carries the gradient's computation too, which is not done here.
-    wanted = ("call_jaxpr", "fun_jaxpr") if name.startswith("custom_") else tuple(params)
+    # A function with its own gradient, or stacks, carries the computation of those too, which is not done here.
+    wanted = ("call_jaxpr", "fun_jaxpr", "call") if name.startswith("custom_") else tuple(params)
     for key in wanted:
         value = params.get(key)
         if isinstance(value, core.ClosedJaxpr):
