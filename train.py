@@ -46,6 +46,7 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     from convnext_jax import workdir as workdirs
     from convnext_jax.compilation_cache import keep_compiled_programs
     from convnext_jax.distributed import make_mesh
+    from convnext_jax.train.programs import TrainPrograms
 
     keep_compiled_programs()
     preparation.check_optimizer(experiment)
@@ -59,10 +60,11 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     workdirs.DatasetRecord.of(dataset).write(workdir)
     print(f"workdir: {workdir}")
     try:
-        if experiment.run.seeds > 1:
-            _report_seeds(workdir, seeds.train_seeds(experiment, dataset, workdir, mesh))
-        else:
-            _report(workdir, loop.train(experiment, dataset, workdir, mesh))
+        with TrainPrograms() as programs:
+            if experiment.run.seeds > 1:
+                _report_seeds(workdir, seeds.train_seeds(experiment, dataset, workdir, mesh, programs))
+            else:
+                _report(workdir, loop.train(experiment, dataset, workdir, mesh, programs))
     except loop.Diverged as error:
         command_line.fail(str(error), command_line.EXIT_FAILURE)
     except loop.Stopped as stopped:

@@ -4,6 +4,7 @@ Imports nothing heavy, so that ``--help`` and a mistake answer at once.
 """
 
 import argparse
+import gc
 import logging
 import re
 import sys
@@ -27,6 +28,9 @@ def run_main(main: Callable[[], None]) -> NoReturn:
     # The package's own warnings are lines for the user; Orbax's, on absl's logger, speak of its options.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # A traced program is a million small objects that live on. Python looks through all of them for garbage after
+    # every few hundred new ones, for a fourteenth of a start.
+    gc.set_threshold(100_000)
     try:
         main()
     except UserError as error:

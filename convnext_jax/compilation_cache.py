@@ -13,12 +13,13 @@ from convnext_jax.data.cache import user_cache_folder
 from convnext_jax.data.locks import exclusive
 
 MAX_BYTES = 2 * 2**30
+MIN_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
 
 def keep_compiled_programs() -> None:
-    """Keeps programs that took a second or longer to compile in the folder ``compilation`` of the user's cache.
+    """Keeps programs that took a tenth of a second to compile in the folder ``compilation`` of the user's cache.
 
     Beyond 2 GiB those not used for the longest time make room. A folder that the user gives JAX
     (``JAX_COMPILATION_CACHE_DIR``) stands, with the limits that he gives it; ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps
@@ -36,6 +37,8 @@ def keep_compiled_programs() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+    shortest = "jax_persistent_cache_min_compile_time_secs"
+    jax.config.update(shortest, min(settings[shortest], MIN_SECONDS))
 
 
 def _sweep_unfinished(folder: Path) -> None:

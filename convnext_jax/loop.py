@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,18 @@ from jax.sharding import Mesh
 from convnext_jax.checkpoint import Checkpoints
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
-from convnext_jax.data.resident import ResidentSplit
 from convnext_jax.distributed import replicated
 from convnext_jax.environment import describe_environment
 from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.logging import MetricsWriter, Progress, read_metrics
 from convnext_jax.models import count_parameters
 from convnext_jax.models.pretrained import Pretrained, start_from
-from convnext_jax.preparation import Run, prepare
+from convnext_jax.preparation import Run, plan, put_on_devices
 from convnext_jax.signals import StopSignals
+from convnext_jax.train.programs import TrainPrograms
 from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import Program, StepMetrics, compile_train_steps
+from convnext_jax.train.step import StepMetrics
 from convnext_jax.workdir import write_json
-
-CompileSteps = Callable[[Program, TrainState, ResidentSplit, jax.Array, int], jax.stages.Compiled]
 
 
 class Diverged(Exception):
@@ -41,11 +39,7 @@ class Stopped(Exception):
 
 
 def train(
-    experiment: Experiment,
-    dataset: Dataset,
-    workdir: Path,
-    mesh: Mesh,
-    compile_steps: CompileSteps = compile_train_steps,
+    experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh, programs: TrainPrograms
 ) -> dict[str, Any]:
     """Trains from the latest checkpoint of the workdir, or from the start, to the end of the run.
 
@@ -54,7 +48,7 @@ def train(
       dataset: the data, on the host.
       workdir: where everything is written.
       mesh: the devices.
-      compile_steps: how the step is compiled; of several seeds each takes what the first compiled.
+      programs: where the steps are compiled; several seeds of one experiment share it.
 
     Returns:
       What ``summary.json`` holds.
@@ -63,20 +57,44 @@ def train(
       Diverged: a loss or gradient that is not finite; nothing of it was saved.
       Stopped: a signal came, and the state is saved.
     """
-    with StopSignals() as signals:
-        run, state = prepare(experiment, dataset, mesh)
+    keep_latest, keep_best = experiment.run.keep_latest, experiment.run.keep_best
+    with (
+        StopSignals() as signals,
+        Checkpoints(workdir / "checkpoints", keep_latest=keep_latest, keep_best=keep_best) as checkpoints,
+    ):
+        started = time.monotonic()
+        first_step = checkpoints.latest_step() or 0
+        planned, shapes = plan(experiment, dataset, mesh)
+        sizes = planned.image_sizes_from(first_step)
+        if sizes:
+            begins = "resuming" if first_step else "starting"
+            _say(f"{begins} at step {first_step} of {planned.total_steps}; compiling")
+            programs.begin(sizes, planned.program, shapes, planned.train, planned.steps_per_call)
+        # XLA compiles meanwhile.
+        run, state = put_on_devices(planned, dataset)
         parameters = count_parameters(state.params)
-        keep_latest, keep_best = experiment.run.keep_latest, experiment.run.keep_best
-        with Checkpoints(workdir / "checkpoints", keep_latest=keep_latest, keep_best=keep_best) as checkpoints:
-            first_step = checkpoints.latest_step() or 0
-            if first_step:
-                state = checkpoints.restore_state(first_step, state)
-            elif experiment.model.init_from is not None:
-                state = _start_from_pretrained(Path(experiment.model.init_from), state, mesh)
-            write_json(workdir / "environment.json", describe_environment() | {"first_step": first_step})
-            if first_step < run.total_steps:
-                _train_from(first_step, run, state, workdir, checkpoints, signals, compile_steps)
+        if first_step:
+            state = checkpoints.restore_state(first_step, state)
+        elif experiment.model.init_from is not None:
+            state = _start_from_pretrained(Path(experiment.model.init_from), state, mesh)
+        write_json(workdir / "environment.json", describe_environment() | {"first_step": first_step})
+        if sizes:
+            later = _wait_for_programs(programs, sizes)
+            _say(f"compiled in {time.monotonic() - started:.0f} s{later}")
+            _train_from(first_step, run, state, workdir, checkpoints, signals, programs)
     return _finish(workdir, run, parameters)
+
+
+def _wait_for_programs(programs: TrainPrograms, sizes: list[int | None]) -> str:
+    """Waits for what has to be compiled before the first step, and says what does not."""
+    if jax.default_backend() == "gpu":
+        # There XLA tries kernels out while it compiles, and wants the device for itself.
+        for size in sizes:
+            programs.wait_for(size)
+        return ""
+    programs.wait_for(sizes[0])
+    waiting = len(sizes) - 1
+    return f", {waiting} more image size{'s' * (waiting > 1)} while it trains" if waiting else ""
 
 
 def _start_from_pretrained(directory: Path, state: TrainState, mesh: Mesh) -> TrainState:
@@ -93,19 +111,11 @@ def _train_from(
     workdir: Path,
     checkpoints: Checkpoints,
     signals: StopSignals,
-    compile_steps: CompileSteps,
+    programs: TrainPrograms,
 ) -> None:
     seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.mesh))
-    _say(f"{'resuming at' if step else 'starting at'} step {step} of {run.total_steps}; compiling")
-    started = time.monotonic()
-    # All of them now: what does not fit into memory is known before the first step.
-    train_calls = {
-        size: compile_steps(
-            dataclasses.replace(run.program, image_size=size), state, run.train, seed, run.steps_per_call
-        )
-        for size in run.image_sizes_from(step)
-    }
-    _say(f"compiled in {time.monotonic() - started:.0f} s")
+    size = run.image_size_at(step)
+    train_call = programs.wait_for(size)
     evaluation_steps = run.experiment.run.eval_every_epochs * run.steps_per_epoch
     writer = MetricsWriter(workdir, step)
     progress = Progress(run.total_steps, step, run.steps_per_epoch)
@@ -113,8 +123,14 @@ def _train_from(
     try:
         reporter.restart_clock()
         while step < run.total_steps and signals.received is None:
+            programs.check()  # what does not fit into memory is known early
+            if run.image_size_at(step) != size:
+                size = run.image_size_at(step)
+                reporter.catch_up()
+                train_call = programs.wait_for(size)
+                reporter.restart_clock()
             # The state given in is donated: from here on only the returned one exists.
-            state, metrics = train_calls[run.image_size_at(step)](state, run.train, seed)
+            state, metrics = train_call(state, run.train, seed)
             step += run.steps_per_call
             # One call behind, so that the device already works on the next steps while the host reads these figures.
             reporter.report_later(step, metrics)

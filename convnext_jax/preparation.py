@@ -1,23 +1,26 @@
 """An experiment and its data made ready for the devices; whatever is wrong with them together is found here."""
 
 import dataclasses
+import functools
 from pathlib import Path
+from typing import Any
 
 import jax
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 from convnext_jax.augment.policy import check_augment
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
+from convnext_jax.data.dataset import Split
 from convnext_jax.data.resident import ResidentSplit, put_split
-from convnext_jax.distributed import check_batch_size, compute_dtype, replicated
+from convnext_jax.distributed import abstract, check_batch_size, compute_dtype, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.models import abstract_model, split_model
 from convnext_jax.models.architectures import configured_architecture
 from convnext_jax.models.from_config import model_from_config
 from convnext_jax.models.pretrained import Pretrained, start_from
+from convnext_jax.optim.groups import muon_labels
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import make_schedule
 from convnext_jax.train.state import TrainState, init_state
@@ -77,9 +80,10 @@ def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> 
 
 
 def check_optimizer(experiment: Experiment) -> None:
-    """Raises what `convnext_jax.optim.groups` raises of a model's parameters, by their shapes alone."""
-    _, shapes, _ = abstract_model(lambda: model_from_config(experiment.model, num_classes=1, dtype="float32"))
-    jax.eval_shape(make_optimizer(experiment.optim, optax.constant_schedule(0.0)).init, shapes)
+    """Raises UserError where the model has nothing for Muon, the one optimiser that does not take any model."""
+    if experiment.optim.name == "muon":
+        _, shapes, _ = abstract_model(lambda: model_from_config(experiment.model, num_classes=1, dtype="float32"))
+        muon_labels(shapes)
 
 
 def check_pretrained(experiment: Experiment, dataset: Dataset) -> None:
@@ -89,12 +93,12 @@ def check_pretrained(experiment: Experiment, dataset: Dataset) -> None:
         start_from(Pretrained.read(Path(experiment.model.init_from)), shapes)
 
 
-def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
-    """Puts an experiment's data and initial state on the devices; the experiment has been checked."""
+def plan(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
+    """What :func:`prepare` gives, with shapes and shardings in place of arrays; nothing is computed or allocated."""
     steps_per_epoch = len(dataset.train.labels) // experiment.run.batch_size
     schedule = make_schedule(experiment.optim, experiment.run.epochs, steps_per_epoch)
     optimizer = make_optimizer(experiment.optim, schedule)
-    definition, params, statistics = split_model(_model(experiment, dataset))
+    definition, params, statistics = abstract_model(lambda: _model(experiment, dataset))
     record = DatasetRecord.of(dataset)
     program = Program(
         definition=definition,
@@ -111,14 +115,38 @@ def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, 
     run = Run(
         experiment=experiment,
         program=program,
-        train=put_split(dataset.train, replicated(mesh)),
+        train=_split_shapes(dataset.train, mesh),
         split=split,
-        evaluated=put_split(evaluated, replicated(mesh)),
+        evaluated=_split_shapes(evaluated, mesh),
         steps_per_epoch=steps_per_epoch,
         steps_per_call=largest_divisor(steps_per_epoch, experiment.run.steps_per_dispatch),
     )
-    state = init_state(params, optimizer, statistics, keep_ema=experiment.optim.ema_decay > 0)
-    return run, jax.device_put(state, replicated(mesh))
+    state = jax.eval_shape(functools.partial(_initial_state, run), params, statistics)
+    return run, abstract(state, replicated(mesh))
+
+
+def put_on_devices(planned: Run, dataset: Dataset) -> tuple[Run, TrainState]:
+    """A planned run with its data and its initial state on the devices."""
+    everywhere = replicated(planned.program.mesh)
+    _, params, statistics = split_model(_model(planned.experiment, dataset))
+    state = jax.device_put(_initial_state(planned, params, statistics), everywhere)
+    _, evaluated = dataset.evaluated
+    splits = put_split(dataset.train, everywhere), put_split(evaluated, everywhere)
+    return dataclasses.replace(planned, train=splits[0], evaluated=splits[1]), state
+
+
+def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
+    """Puts an experiment's data and initial state on the devices; the experiment has been checked."""
+    planned, _ = plan(experiment, dataset, mesh)
+    return put_on_devices(planned, dataset)
+
+
+def _initial_state(run: Run, params: Any, statistics: Any) -> TrainState:
+    return init_state(params, run.program.optimizer, statistics, keep_ema=run.experiment.optim.ema_decay > 0)
+
+
+def _split_shapes(split: Split, mesh: Mesh) -> ResidentSplit:
+    return ResidentSplit(*abstract((split.images, split.labels), replicated(mesh)))
 
 
 def _model(experiment: Experiment, dataset: Dataset) -> nnx.Module:

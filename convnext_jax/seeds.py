@@ -5,21 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from convnext_jax import loop
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
-from convnext_jax.data.resident import ResidentSplit
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.signals import StopSignals
-from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import Program, compile_train_steps
+from convnext_jax.train.programs import TrainPrograms
 from convnext_jax.workdir import DatasetRecord, claim, seed_runs, write_json
 
 
-def train_seeds(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh) -> dict[str, Any]:
+def train_seeds(
+    experiment: Experiment, dataset: Dataset, workdir: Path, mesh: Mesh, programs: TrainPrograms
+) -> dict[str, Any]:
     """Trains each seed to its end in a workdir of its own below the given one; those that are there are not repeated.
 
     A seed's workdir is what a run of that seed alone would make of it, with the same figures to the last bit.
@@ -29,6 +28,7 @@ def train_seeds(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: M
       dataset: the data, on the host.
       workdir: where the seeds' workdirs and ``summary.json`` are written.
       mesh: the devices.
+      programs: where the steps are compiled, once for all seeds.
 
     Returns:
       What ``summary.json`` holds: the mean and the sample standard deviation of the seeds' final figures, and the
@@ -42,7 +42,6 @@ def train_seeds(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: M
     runs = seed_runs(workdir, experiment)
     for directory, one in runs:
         claim(directory, one)
-    compile_steps = _compile_once()
     summaries: dict[str, dict[str, Any]] = {}
     with StopSignals() as signals:
         for directory, one in runs:
@@ -51,7 +50,7 @@ def train_seeds(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: M
                 raise loop.Stopped(f"{signals.received}: {done}; run the same command to go on")
             print(f"seed {one.run.seed}, {len(summaries) + 1} of {len(runs)}: {directory}", file=sys.stderr, flush=True)
             DatasetRecord.of(dataset).write(directory)
-            summaries[str(one.run.seed)] = loop.train(one, dataset, directory, mesh, compile_steps)
+            summaries[str(one.run.seed)] = loop.train(one, dataset, directory, mesh, programs)
     summary = {
         "split": summaries[str(experiment.run.seed)]["split"],
         **over_seeds(_figures(each["final"]) for each in summaries.values()),
@@ -65,18 +64,3 @@ def train_seeds(experiment: Experiment, dataset: Dataset, workdir: Path, mesh: M
 def _figures(line: Mapping[str, float]) -> dict[str, float]:
     """What was measured, without the step and the epoch."""
     return {name: value for name, value in line.items() if "/" in name}
-
-
-def _compile_once() -> loop.CompileSteps:
-    """Compiles for the first seed that needs it and gives that to the others: they differ in the arguments alone."""
-    compiled: dict[int | None, jax.stages.Compiled] = {}  # by the size of the images
-
-    def compile_steps(
-        program: Program, state: TrainState, data: ResidentSplit, seed: jax.Array, num_steps: int
-    ) -> jax.stages.Compiled:
-        size = program.image_size
-        if size not in compiled:
-            compiled[size] = compile_train_steps(program, state, data, seed, num_steps)
-        return compiled[size]
-
-    return compile_steps

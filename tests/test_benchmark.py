@@ -23,7 +23,7 @@ from convnext_jax.tools import benchmark, benchmark_throughput
 from convnext_jax.tools.benchmark_flops import flops_per_image
 from convnext_jax.tools.benchmark_programs import model_macs, pipeline_part, prepare_noise, step_part
 from convnext_jax.tools.benchmark_throughput import throughput, throughput_table
-from convnext_jax.train.step import compile_train_steps
+from convnext_jax.train.programs import TrainPrograms
 from convnext_jax.workdir import claim
 
 DATASET = tiny_dataset()
@@ -64,17 +64,18 @@ def test_the_pipeline_is_the_program_of_a_training(mesh: Mesh, tmp_path: Path) -
     experiment = tiny(epochs=2)
     states = []
 
-    def compile_steps(*arguments: Any) -> Any:
-        compiled = compile_train_steps(*arguments)
+    class Keeping(TrainPrograms):
+        def wait_for(self, size: int | None) -> Any:
+            def call(*arguments: Any) -> Any:
+                states.append(compiled(*arguments))
+                return states[-1]
 
-        def call(*arguments: Any) -> Any:
-            states.append(compiled(*arguments))
-            return states[-1]
-
-        return call
+            compiled = super().wait_for(size)
+            return call
 
     claim(tmp_path, experiment)
-    loop.train(experiment, DATASET, tmp_path, mesh, compile_steps)
+    with Keeping() as programs:
+        loop.train(experiment, DATASET, tmp_path, mesh, programs)
     part = pipeline_part(experiment, DATASET, mesh, 5, None)
     part.call()
     assert part.state is not None and int(part.state.step) == 5

@@ -18,6 +18,7 @@ from convnext_jax.distributed import make_mesh
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate import offline
 from convnext_jax.logging import read_metrics
+from convnext_jax.train.programs import TrainPrograms
 from convnext_jax.workdir import DatasetRecord, claim
 
 
@@ -81,7 +82,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
         patch.setattr(preparation, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
         claim(workdir, EXPERIMENT)
         DatasetRecord.of(dataset).write(workdir)
-        return workdir, loop.train(EXPERIMENT, dataset, workdir, make_mesh(jax.devices()[:1]))
+        with TrainPrograms() as programs:
+            return workdir, loop.train(EXPERIMENT, dataset, workdir, make_mesh(jax.devices()[:1]), programs)
 
 
 def test_training_evaluates_it_and_says_so(trained: tuple[Path, dict[str, Any]]):

@@ -3,7 +3,12 @@
 import dataclasses
 import json
 import os
+import re
 import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,25 +26,22 @@ from convnext_jax.evaluate.exact import evaluate_split
 from convnext_jax.logging import read_metrics
 from convnext_jax.models import split_model
 from convnext_jax.models.pretrained import Pretrained
-from convnext_jax.train.step import Program, compile_train_steps
+from convnext_jax.train import programs as train_programs
+from convnext_jax.train.programs import TrainPrograms
+from convnext_jax.train.step import Program, lower_train_steps
 from convnext_jax.workdir import claim
 
 DATASET = tiny_dataset()
 
 
-def train(
-    experiment: Experiment, workdir: Path, compiled: dict[int | None, jax.stages.Compiled] | None = None
-) -> dict[str, Any]:
-    """A run. What was compiled by image size is taken from ``compiled`` and put there."""
-    programs = {} if compiled is None else compiled
-
-    def compile_steps(program: Program, *arguments: Any) -> jax.stages.Compiled:
-        if program.image_size not in programs:
-            programs[program.image_size] = compile_train_steps(program, *arguments)
-        return programs[program.image_size]
-
+def train(experiment: Experiment, workdir: Path, programs: TrainPrograms | None = None) -> dict[str, Any]:
+    """A run, with the programs that others have compiled where they are given."""
     claim(workdir, experiment)
-    return loop.train(experiment, DATASET, workdir, make_mesh(jax.devices()[:1]), compile_steps)
+    mesh = make_mesh(jax.devices()[:1])
+    if programs is not None:
+        return loop.train(experiment, DATASET, workdir, mesh, programs)
+    with TrainPrograms() as own:
+        return loop.train(experiment, DATASET, workdir, mesh, own)
 
 
 def without_clocks(workdir: Path) -> list[dict[str, float]]:
@@ -102,9 +104,9 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 ):
     # One step a call, so that a stop falls between two evaluations; other images before and after it.
     experiment = tiny_experiment(steps_per_dispatch=1, image_sizes=(24, 16))
-    compiled: dict[int | None, jax.stages.Compiled] = {}
-    train(experiment, tmp_path / "unbroken", compiled)
-    assert list(compiled) == [24, 16]
+    with TrainPrograms() as programs:
+        train(experiment, tmp_path / "unbroken", programs)
+    assert programs.sizes == [24, 16]
 
     evaluate = loop._Reporter.catch_up
     calls = []
@@ -117,10 +119,10 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 
     monkeypatch.setattr(loop._Reporter, "catch_up", preempting)
     with pytest.raises(loop.Stopped, match=r"SIGTERM: saved step \d+ of 20 in .*run the same command to go on"):
-        train(experiment, tmp_path / "broken", compiled)
+        train(experiment, tmp_path / "broken", programs)
     stopped_at = read_metrics(tmp_path / "broken" / "metrics.jsonl")[-1]["step"]
     assert stopped_at % 5, "the stop has to fall into an epoch"
-    train(experiment, tmp_path / "broken", compiled)
+    train(experiment, tmp_path / "broken", programs)
 
     assert without_clocks(tmp_path / "broken") == without_clocks(tmp_path / "unbroken")
     parameters = [read_parameters(experiment, tmp_path / name) for name in ("unbroken", "broken")]
@@ -249,6 +251,108 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_compiled(tmp_pat
         preparation.check_pretrained(starting_from(tmp_path / "broken"), DATASET)
     with pytest.raises(UserError, match="absent holds no weights to start from"):
         preparation.check_pretrained(starting_from(tmp_path / "absent"), DATASET)
+
+
+class Lowered:
+    """Stands for a traced step: notes when it was compiled, and may wait or fail."""
+
+    def __init__(self, lowered: jax.stages.Lowered, before: Callable[[], None]) -> None:
+        self._lowered, self._before = lowered, before
+
+    def compile(self) -> jax.stages.Compiled:
+        self._before()
+        return self._lowered.compile()
+
+
+def before_compiling(monkeypatch: pytest.MonkeyPatch, act: Callable[[int | None], None]) -> None:
+    """Has ``act(image size)`` called in the thread that compiles, before each compilation."""
+
+    def lower(program: Program, *arguments: Any) -> Lowered:
+        lowered = lower_train_steps(program, *arguments)
+        return Lowered(lowered, lambda: act(program.image_size))
+
+    monkeypatch.setattr(train_programs, "lower_train_steps", lower)
+
+
+def test_it_trains_on_the_first_images_while_the_next_size_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    trained = threading.Event()
+    seen = []
+
+    def wait(size: int | None) -> None:
+        seen.append((size, size == 24 or trained.wait(timeout=60)))
+
+    def note(self: Any, step: int, metrics: Any) -> None:
+        trained.set()
+        report_later(self, step, metrics)
+
+    report_later = loop._Reporter.report_later
+    monkeypatch.setattr(loop._Reporter, "report_later", note)
+    before_compiling(monkeypatch, wait)
+    train(tiny_experiment(image_sizes=(24, 16)), tmp_path)
+    assert seen == [(24, True), (16, True)]
+    assert re.search(r"compiled in \d+ s, 1 more image size while it trains", capsys.readouterr().err)
+
+
+def test_on_a_gpu_it_trains_when_all_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int | None] = []
+    before_compiling(monkeypatch, seen.append)
+    monkeypatch.setattr(loop.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(loop, "_train_from", lambda *arguments: pytest.fail(f"{seen}") if len(seen) < 2 else None)
+    monkeypatch.setattr(loop, "_finish", lambda *arguments: {})
+    train(tiny_experiment(image_sizes=(24, 16)), tmp_path)
+    assert seen == [24, 16]
+
+
+def test_a_size_that_cannot_be_compiled_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    failed = threading.Event()
+
+    def fail(size: int | None) -> None:
+        if size == 16:
+            failed.set()
+            raise RuntimeError("16 pixels do not fit")
+
+    def wait(self: Any, step: int, metrics: Any) -> None:
+        failed.wait(timeout=60)
+        time.sleep(0.1)  # from there to the end of the compilation
+
+    before_compiling(monkeypatch, fail)
+    monkeypatch.setattr(loop._Reporter, "report_later", wait)
+    with pytest.raises(RuntimeError, match="16 pixels do not fit"):
+        train(tiny_experiment(steps_per_dispatch=1, image_sizes=(24, 16)), tmp_path)
+    assert not read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_what_is_not_begun_when_the_run_ends_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int | None] = []
+    left = threading.Event()
+
+    def wait(size: int | None) -> None:
+        seen.append(size)
+        left.wait(timeout=60)
+
+    before_compiling(monkeypatch, wait)
+    experiment = tiny_experiment(image_sizes=(24, 16))
+    planned, shapes = preparation.plan(experiment, DATASET, make_mesh(jax.devices()[:1]))
+    with TrainPrograms() as programs:
+        programs.begin([24, 16], planned.program, shapes, planned.train, planned.steps_per_call)
+    left.set()
+    programs.wait_for(24)
+    with pytest.raises(CancelledError):
+        programs.wait_for(16)
+    assert seen == [24]
+
+
+def test_a_plan_has_the_shapes_and_shardings_of_what_is_put_on_the_devices():
+    arguments = tiny_experiment(), DATASET, make_mesh(jax.devices()[:2])
+    (planned, shapes), (run, state) = preparation.plan(*arguments), preparation.prepare(*arguments)
+    assert planned.program.definition == run.program.definition
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, ((shapes, planned.train, planned.evaluated), (state, run.train, run.evaluated))),
+        strict=True,
+    ):
+        assert (ours.shape, ours.dtype, ours.sharding) == (theirs.shape, theirs.dtype, theirs.sharding)
 
 
 def test_image_sizes_take_equal_parts_of_the_epochs():

@@ -21,6 +21,9 @@ from convnext_jax.errors import UserError
 from convnext_jax.evaluate import offline
 from convnext_jax.evaluate.seeds import over_seeds, seed_table
 from convnext_jax.models import split_model
+from convnext_jax.train import programs as train_programs
+from convnext_jax.train.programs import TrainPrograms
+from convnext_jax.train.step import lower_train_steps
 from convnext_jax.workdir import DatasetRecord, claim
 
 DATASET = tiny_dataset()
@@ -30,20 +33,24 @@ FIGURES = [f"{split}/{name}" for split in ("test", "test_ema") for name in ("los
 
 
 class Both(NamedTuple):
-    """What training two seeds left: the folder, what was said of it, and what was compiled for it."""
+    """What training two seeds left: the folder, what was said of it, and what was compiled for it, how often."""
 
     workdir: Path
     summary: dict[str, Any]
-    compiled: list[Any]
+    programs: TrainPrograms
+    compilations: int
 
 
-def train(workdir: Path, experiment: Experiment = EXPERIMENT) -> dict[str, Any]:
+def train(workdir: Path, experiment: Experiment = EXPERIMENT, programs: TrainPrograms | None = None) -> dict[str, Any]:
     """What train.py does."""
     claim(workdir, experiment)
     DatasetRecord.of(DATASET).write(workdir)
     mesh = make_mesh(jax.devices()[:1])
     run = seeds.train_seeds if experiment.run.seeds > 1 else loop.train
-    return run(experiment, DATASET, workdir, mesh)
+    if programs is not None:
+        return run(experiment, DATASET, workdir, mesh, programs)
+    with TrainPrograms() as own:
+        return run(experiment, DATASET, workdir, mesh, own)
 
 
 def of_one_seed(seed: int) -> Experiment:
@@ -68,18 +75,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Seeds 3 and 4."""
-    compiled = []
+    compilations = []
 
-    def keeping(*arguments: Any) -> Any:
-        compiled.append(loop.compile_train_steps(*arguments))
-        return compiled[-1]
+    def counting(*arguments: Any) -> jax.stages.Lowered:
+        compilations.append(1)
+        return lower_train_steps(*arguments)
 
     workdir = tmp_path_factory.mktemp("both")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TrainPrograms() as programs:
         patch.setattr(preparation, "model_from_config", lambda *arguments, seed, **names: tiny_model(seed=seed))
-        patch.setattr(seeds, "compile_train_steps", keeping)
-        summary = train(workdir)
-    return Both(workdir, summary, compiled)
+        patch.setattr(train_programs, "lower_train_steps", counting)
+        summary = train(workdir, programs=programs)
+    return Both(workdir, summary, programs, len(compilations))
 
 
 def test_each_seed_is_the_run_that_it_would_be_alone(both: Both, tmp_path: Path):
@@ -89,7 +96,7 @@ def test_each_seed_is_the_run_that_it_would_be_alone(both: Both, tmp_path: Path)
     parameters = [read_parameters(workdir) for workdir in (both.workdir / "seed_4", tmp_path)]
     for ours, theirs in zip(*map(jax.tree.leaves, parameters), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert len(both.compiled) == 1, "the seeds share one compiled step"
+    assert both.compilations == 1, "the seeds share one compiled step"
     log = both.workdir / "seed_4" / "metrics.jsonl"
     before = log.read_bytes()
     train(both.workdir / "seed_4", of_one_seed(4))
@@ -108,7 +115,7 @@ def test_the_summary_has_the_mean_the_deviation_and_each_seed(both: Both):
 
 
 def test_finished_seeds_are_not_trained_again(both: Both, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(seeds, "compile_train_steps", None)
+    monkeypatch.setattr(train_programs, "lower_train_steps", None)
     logs = [both.workdir / f"seed_{seed}" / "metrics.jsonl" for seed in (3, 4)]
     before = [log.read_bytes() for log in logs]
     assert train(both.workdir) == both.summary
@@ -146,11 +153,10 @@ def test_a_signal_stops_and_the_same_command_goes_on(
         catch_up(self)
 
     monkeypatch.setattr(loop._Reporter, "catch_up", preempting)
-    monkeypatch.setattr(seeds, "compile_train_steps", lambda *arguments: both.compiled[0])
     with pytest.raises(loop.Stopped, match=message):
-        train(tmp_path)
+        train(tmp_path, programs=both.programs)
     assert not (tmp_path / "summary.json").exists()
-    train(tmp_path)
+    train(tmp_path, programs=both.programs)
     for seed in ("seed_3", "seed_4"):
         assert without_clocks(tmp_path / seed) == without_clocks(both.workdir / seed)
 

@@ -19,7 +19,7 @@ from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import make_schedule
 from convnext_jax.train import step as step_module
 from convnext_jax.train.state import TrainState, init_state
-from convnext_jax.train.step import Program, StepMetrics, compile_train_steps, train_steps
+from convnext_jax.train.step import Program, StepMetrics, lower_train_steps, train_steps
 
 DATASET = tiny_dataset()
 STEPS_PER_EPOCH = 5
@@ -59,7 +59,7 @@ def one_device() -> Mesh:
 def compiled(one_device: Mesh) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """Five steps a call on one device: an epoch."""
     program, state, data = build(one_device)
-    return compile_train_steps(program, state, data, put_seed(0, one_device), STEPS_PER_EPOCH)
+    return lower_train_steps(program, state, data, put_seed(0, one_device), STEPS_PER_EPOCH).compile()
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_it_learns(two_epochs: tuple[TrainState, list[float]]):
 
 def test_one_step_a_call_gives_the_same_run(one_device: Mesh, two_epochs: tuple[TrainState, list[float]]):
     program, state, data = build(one_device)
-    call = compile_train_steps(program, state, data, put_seed(0, one_device), 1)
+    call = lower_train_steps(program, state, data, put_seed(0, one_device), 1).compile()
     _, losses = run_two_epochs(one_device, call, 1)
     np.testing.assert_allclose(losses, two_epochs[1], rtol=1e-4)
 
@@ -94,7 +94,7 @@ def test_eight_devices_give_the_numbers_of_one(two_epochs: tuple[TrainState, lis
     mesh = make_mesh()
     assert mesh.size == 8
     program, state, data = build(mesh)
-    call = compile_train_steps(program, state, data, put_seed(0, mesh), STEPS_PER_EPOCH)
+    call = lower_train_steps(program, state, data, put_seed(0, mesh), STEPS_PER_EPOCH).compile()
     state, losses = run_two_epochs(mesh, call, STEPS_PER_EPOCH)
     expected, expected_losses = two_epochs
     # Sums over the batch come in another order: the last digits differ, and ten steps of Adam carry that on.

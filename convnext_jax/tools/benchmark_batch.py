@@ -18,7 +18,7 @@ from convnext_jax.tables import plain_table
 from convnext_jax.tools.benchmark_memory import device_text, memory_limit, program_bytes, size_text
 from convnext_jax.tools.benchmark_programs import prepare_noise, seen_extent
 from convnext_jax.tools.benchmark_timing import say
-from convnext_jax.train.step import compile_train_steps
+from convnext_jax.train.step import lower_train_steps
 
 # Batches beyond this are not looked for, where the number of examples sets no limit.
 MOST = 2**20
@@ -166,7 +166,7 @@ def training_bytes(experiment: Experiment, extent: Extent, mesh: Mesh) -> Callab
         data = abstract(data, everywhere)
         one = dataclasses.replace(program, batch_size=batch_size)
         try:
-            used = program_bytes(compile_train_steps(one, state, data, seed, 1))
+            used = program_bytes(lower_train_steps(one, state, data, seed, 1).compile())
         except jax.errors.JaxRuntimeError as error:
             # TPU's compiler refuses what does not fit.
             if "RESOURCE_EXHAUSTED" not in str(error):

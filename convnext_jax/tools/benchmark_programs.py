@@ -19,7 +19,7 @@ from convnext_jax.models import merge_model
 from convnext_jax.models.counting import count_macs
 from convnext_jax.preparation import Run, check_against_data, prepare
 from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import Program, StepMetrics, compile_train_steps, train_step
+from convnext_jax.train.step import Program, StepMetrics, lower_train_steps, train_step
 
 
 @dataclasses.dataclass
@@ -99,7 +99,7 @@ def pipeline_part(experiment: Experiment, dataset: Dataset, mesh: Mesh, num_step
     seed = _seed(experiment, mesh)
     return _training(
         "pipeline",
-        lambda: compile_train_steps(program, state, run.train, seed, num_steps),
+        lambda: lower_train_steps(program, state, run.train, seed, num_steps).compile(),
         state,
         run.train,
         seed,

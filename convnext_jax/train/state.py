@@ -1,6 +1,7 @@
 """What a training step takes and returns."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -33,14 +34,15 @@ def init_state(
 ) -> TrainState:
     """The state before the first step."""
 
-    # One program, where each operation by itself would be compiled for each shape.
-    @jax.jit
-    def others(params: Any) -> tuple[Any, Any]:
-        # A copy, since the state is donated and no array can be donated twice.
-        return optimizer.init(params), jax.tree.map(jnp.copy, params) if keep_ema else {}
-
-    opt_state, ema = others(params)
+    opt_state, ema = _init_others(params, optimizer, keep_ema)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, statistics or {}, ema)
+
+
+# One program, where each operation by itself would be compiled for each shape.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _init_others(params: Any, optimizer: optax.GradientTransformation, keep_ema: bool) -> tuple[Any, Any]:
+    # A copy, since the state is donated and no array can be donated twice.
+    return optimizer.init(params), jax.tree.map(jnp.copy, params) if keep_ema else {}
 
 
 def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:

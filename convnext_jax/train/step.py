@@ -96,7 +96,8 @@ def train_step(program: Program, state: TrainState, batch: Batch, seed: jax.Arra
     grad_norm = gradient_norm(grads)
     # A factor of one. XLA copies every parameter in each turn of the scan unless the update is bound to come after the
     # last use of the old ones; each part of it now depends on the whole gradient (0 * norm is not folded: inf, nan).
-    grads = jax.tree.map(lambda grad: grad * (1 + 0 * grad_norm).astype(grad.dtype), grads)
+    one = 1 + 0 * grad_norm
+    grads = jax.tree.map(lambda grad: grad * one, grads)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = update_ema(state.ema, params, program.optim.ema_decay, state.step)
@@ -138,17 +139,17 @@ def train_steps(
     return jax.lax.scan(body, state, length=num_steps)
 
 
-def compile_train_steps(
+def lower_train_steps(
     program: Program, state: TrainState, data: ResidentSplit, seed: jax.Array, num_steps: int
-) -> jax.stages.Compiled:
-    """Compiles :func:`train_steps`, once, for ``(state, data, seed)``; the state that it is given is donated.
+) -> jax.stages.Lowered:
+    """Traces :func:`train_steps`, once, for ``(state, data, seed)``; the state that the program is given is donated.
 
-    An ahead-of-time compilation cannot happen a second time behind anyone's back: arguments of another shape or
-    sharding are an error.
+    Shapes with shardings (`convnext_jax.distributed.abstract`) serve as well as arrays. An ahead-of-time compilation
+    cannot happen a second time behind anyone's back: arguments of another shape or sharding are an error.
     """
 
     def run(state: TrainState, data: ResidentSplit, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
         return train_steps(program, state, data, seed, num_steps)
 
     jitted = jax.jit(run, donate_argnums=0, out_shardings=replicated(program.mesh))
-    return jitted.lower(state, data, seed).compile()
+    return jitted.lower(state, data, seed)

@@ -1,0 +1,85 @@
+"""The compiled steps of a training, made in a thread while its state is made ready and while it already trains."""
+
+import dataclasses
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import jax
+import jax.numpy as jnp
+
+from convnext_jax.data.resident import ResidentSplit
+from convnext_jax.distributed import abstract, replicated
+from convnext_jax.train.state import TrainState
+from convnext_jax.train.step import Program, lower_train_steps
+
+
+class TrainPrograms:
+    """The training step for each size of the images, compiled one after another in a thread of its own.
+
+    XLA compiles without Python's lock. So the state is drawn or restored meanwhile, and where the images grow during
+    the run the first steps are taken while the programs of the later ones are compiled. The seeds of an experiment
+    share one object: they differ in the arguments alone.
+
+    As a context it leaves uncompiled what has not been begun when it ends.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compilation")
+        self._programs: dict[int | None, Future[jax.stages.Compiled]] = {}
+
+    def begin(
+        self,
+        sizes: Iterable[int | None],
+        program: Program,
+        state: TrainState,
+        data: ResidentSplit,
+        num_steps: int,
+    ) -> None:
+        """Begins to compile what has not been asked for before, in this order; returns when the first one is traced.
+
+        Args:
+          sizes: the sides in pixels that the images are scaled to, None for their own.
+          program: what the steps are compiled for, but for the size.
+          state: the shapes and shardings of the state.
+          data: those of the training split.
+          num_steps: steps of one call.
+        """
+
+        seed = abstract(jnp.uint32(0), replicated(program.mesh))
+
+        def lower(size: int | None) -> jax.stages.Lowered:
+            return lower_train_steps(dataclasses.replace(program, image_size=size), state, data, seed, num_steps)
+
+        for size in sizes:
+            if size in self._programs:
+                continue
+            if not self._programs:
+                # Tracing is Python: in the thread it would only take turns with what the caller does next.
+                self._programs[size] = self._thread.submit(lower(size).compile)
+            else:
+                self._programs[size] = self._thread.submit(lambda size=size: lower(size).compile())
+
+    @property
+    def sizes(self) -> list[int | None]:
+        """Those that were asked for."""
+        return list(self._programs)
+
+    def wait_for(self, size: int | None) -> jax.stages.Compiled:
+        """The program for a size that was asked for; raises what went wrong with its compilation."""
+        return self._programs[size].result()
+
+    def check(self) -> None:
+        """Raises what went wrong with any compilation so far."""
+        for program in self._programs.values():
+            if program.done():
+                program.result()
+
+    def __enter__(self) -> "TrainPrograms":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Python waits for the one that is being compiled, but not before it has said why it stops.
+        self._thread.shutdown(wait=False, cancel_futures=True)
