@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from convnext_jax.checkpoint import Checkpoints
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
+from convnext_jax.data.resident import EpochOrders
 from convnext_jax.distributed import replicated
 from convnext_jax.environment import describe_environment
 from convnext_jax.evaluate.exact import evaluate_split
@@ -113,7 +114,9 @@ def _train_from(
     signals: StopSignals,
     programs: TrainPrograms,
 ) -> None:
-    seed = jax.device_put(jnp.uint32(run.experiment.run.seed), replicated(run.program.mesh))
+    everywhere = replicated(run.program.mesh)
+    seed = jax.device_put(jnp.uint32(run.experiment.run.seed), everywhere)
+    orders = EpochOrders(run.experiment.run.seed, run.train.num_examples, everywhere)
     size = run.image_size_at(step)
     train_call = programs.wait_for(size)
     evaluation_steps = run.experiment.run.eval_every_epochs * run.steps_per_epoch
@@ -130,7 +133,7 @@ def _train_from(
                 train_call = programs.wait_for(size)
                 reporter.restart_clock()
             # The state given in is donated: from here on only the returned one exists.
-            state, metrics = train_call(state, run.train, seed)
+            state, metrics = train_call(state, run.train, orders.order(step // run.steps_per_epoch), seed)
             step += run.steps_per_call
             # One call behind, so that the device already works on the next steps while the host reads these figures.
             reporter.report_later(step, metrics)

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from convnext_jax.data import resident
 from convnext_jax.data.dataset import Split
-from convnext_jax.data.resident import batch_indices, epoch_order, normalize, put_split
+from convnext_jax.data.resident import EpochOrders, batch_indices, epoch_order, normalize, put_split
 from convnext_jax.distributed import make_mesh, replicated
 
 
@@ -16,6 +18,21 @@ def test_an_epoch_is_a_permutation_and_each_is_another():
     for first, second in ((0, 1), (0, 2), (1, 2)):
         # Two random permutations agree in one place on average.
         assert (orders[first] == orders[second]).sum() < 10
+
+
+def test_an_order_is_drawn_once_an_epoch(monkeypatch: pytest.MonkeyPatch):
+    draws = []
+
+    def counting(*arguments, num_examples):
+        jax.debug.callback(lambda epoch: draws.append(int(epoch)), arguments[1])
+        return epoch_order(*arguments, num_examples)
+
+    monkeypatch.setattr(resident, "epoch_order", counting)
+    orders = EpochOrders(7, 103, replicated(make_mesh()))
+    for epoch in (4, 4, 5, 5, 4):
+        np.testing.assert_array_equal(orders.order(epoch), epoch_order(7, epoch, 103))
+    jax.effects_barrier()
+    assert draws == [4, 5, 4]
 
 
 def test_the_batches_of_an_epoch_hold_each_example_at_most_once():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train_step import STEPS_PER_EPOCH, build, put_seed
+from test_train_step import STEPS_PER_EPOCH, build, draw
 from tiny import tiny_model
 
 from convnext_jax.checkpoint import Checkpoints
@@ -60,7 +60,7 @@ def test_the_step_moves_them_and_they_are_saved_and_evaluated_with(tmp_path: Pat
     mesh = make_mesh(jax.devices()[:1])
     program, before, data = build(mesh, norm="batch", drop_path=0.0)
     step = jax.jit(lambda *arguments: train_steps(program, *arguments, STEPS_PER_EPOCH)[0])
-    state = step(before, data, put_seed(0, mesh))
+    state = step(before, data, *draw(mesh))
     moved = jax.tree.map(lambda x, y: float(np.abs(x - y).max()), before.statistics, state.statistics)
     assert min(jax.tree.leaves(moved)) > 1e-4
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:

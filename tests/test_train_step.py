@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
 from convnext_jax.config import AugmentConfig, Experiment
-from convnext_jax.data.resident import ResidentSplit, put_split
+from convnext_jax.data.resident import EpochOrders, ResidentSplit, put_split
 from convnext_jax.distributed import make_mesh, replicated
 from convnext_jax.models import split_model
 from convnext_jax.optim.optimizer import make_optimizer
@@ -46,8 +46,10 @@ def build(mesh: Mesh, experiment: Experiment | None = None, **model: Any) -> tup
     return program, state, put_split(DATASET.train, replicated(mesh))
 
 
-def put_seed(seed: int, mesh: Mesh) -> jax.Array:
-    return jax.device_put(jnp.uint32(seed), replicated(mesh))
+def draw(mesh: Mesh, epoch: int = 0, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    """The order of an epoch and the seed, as a call takes them."""
+    order = EpochOrders(seed, len(DATASET.train.labels), replicated(mesh)).order(epoch)
+    return order, jax.device_put(jnp.uint32(seed), replicated(mesh))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def one_device() -> Mesh:
 def compiled(one_device: Mesh) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """Five steps a call on one device: an epoch."""
     program, state, data = build(one_device)
-    return lower_train_steps(program, state, data, put_seed(0, one_device), STEPS_PER_EPOCH).compile()
+    return lower_train_steps(program, state, data, STEPS_PER_EPOCH).compile()
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,8 @@ def two_epochs(one_device: Mesh, compiled: Callable[..., Any]) -> tuple[TrainSta
 def run_two_epochs(mesh: Mesh, call: Callable[..., Any], num_steps: int) -> tuple[TrainState, list[float]]:
     _, state, data = build(mesh)
     losses = []
-    for _ in range(2 * STEPS_PER_EPOCH // num_steps):
-        state, metrics = call(state, data, put_seed(0, mesh))
+    for first_step in range(0, 2 * STEPS_PER_EPOCH, num_steps):
+        state, metrics = call(state, data, *draw(mesh, first_step // STEPS_PER_EPOCH))
         losses += metrics.loss.tolist()
     return state, losses
 
@@ -85,7 +87,7 @@ def test_it_learns(two_epochs: tuple[TrainState, list[float]]):
 
 def test_one_step_a_call_gives_the_same_run(one_device: Mesh, two_epochs: tuple[TrainState, list[float]]):
     program, state, data = build(one_device)
-    call = lower_train_steps(program, state, data, put_seed(0, one_device), 1).compile()
+    call = lower_train_steps(program, state, data, 1).compile()
     _, losses = run_two_epochs(one_device, call, 1)
     np.testing.assert_allclose(losses, two_epochs[1], rtol=1e-4)
 
@@ -94,7 +96,7 @@ def test_eight_devices_give_the_numbers_of_one(two_epochs: tuple[TrainState, lis
     mesh = make_mesh()
     assert mesh.size == 8
     program, state, data = build(mesh)
-    call = lower_train_steps(program, state, data, put_seed(0, mesh), STEPS_PER_EPOCH).compile()
+    call = lower_train_steps(program, state, data, STEPS_PER_EPOCH).compile()
     state, losses = run_two_epochs(mesh, call, STEPS_PER_EPOCH)
     expected, expected_losses = two_epochs
     # Sums over the batch come in another order: the last digits differ, and ten steps of Adam carry that on.
@@ -110,7 +112,7 @@ def test_the_run_depends_on_the_seed(one_device: Mesh, compiled: Callable[..., A
     losses = []
     for seed in (0, 0, 1):
         _, state, data = build(one_device)
-        losses.append(np.asarray(compiled(state, data, put_seed(seed, one_device))[1].loss))
+        losses.append(np.asarray(compiled(state, data, *draw(one_device, seed=seed))[1].loss))
     np.testing.assert_array_equal(losses[0], losses[1])
     assert np.abs(losses[2] - losses[0]).max() > 1e-3
 
@@ -120,7 +122,7 @@ def test_a_step_is_a_function_of_its_number(one_device: Mesh, compiled: Callable
     for step in (5, 10, 5):
         _, state, data = build(one_device)
         start = jax.device_put(jnp.int32(step), replicated(one_device))
-        _, metrics = compiled(dataclasses.replace(state, step=start), data, put_seed(0, one_device))
+        _, metrics = compiled(dataclasses.replace(state, step=start), data, *draw(one_device, step // STEPS_PER_EPOCH))
         first_losses.append(float(metrics.loss[0]))
     assert first_losses[0] == first_losses[2]
     assert first_losses[0] != first_losses[1], "another epoch draws another batch"
@@ -128,7 +130,7 @@ def test_a_step_is_a_function_of_its_number(one_device: Mesh, compiled: Callable
 
 def test_the_state_is_donated(one_device: Mesh, compiled: Callable[..., Any]):
     _, state, data = build(one_device)
-    compiled(state, data, put_seed(0, one_device))
+    compiled(state, data, *draw(one_device))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     assert not data.images.is_deleted()
 
@@ -145,10 +147,10 @@ def test_bfloat16_is_near_float32_and_the_step_is_traced_once(
 
     monkeypatch.setattr(step_module, "augment", counting)
     program, state, data = build(one_device, dtype="bfloat16")
-    call = jax.jit(lambda state, data, seed: train_steps(program, state, data, seed, STEPS_PER_EPOCH))
+    call = jax.jit(lambda *arguments: train_steps(program, *arguments, STEPS_PER_EPOCH))
     losses = []
-    for _ in range(2):
-        state, metrics = call(state, data, put_seed(0, one_device))
+    for epoch in range(2):
+        state, metrics = call(state, data, *draw(one_device, epoch))
         losses += metrics.loss.tolist()
     # A weakly typed leaf would make the second call, which is given what the first returned, trace again.
     assert len(traces) == 1 and call._cache_size() == 1
@@ -160,7 +162,7 @@ def test_bfloat16_is_near_float32_and_the_step_is_traced_once(
 def test_steps_that_do_not_divide_an_epoch_are_refused(one_device: Mesh):
     program, state, data = build(one_device)
     with pytest.raises(ValueError, match="3 steps a call do not divide the 5 steps of an epoch"):
-        train_steps(program, state, data, put_seed(0, one_device), 3)
+        train_steps(program, state, data, *draw(one_device), 3)
 
 
 def test_the_whole_recipe_is_one_trace_and_keeps_its_average(one_device: Mesh, monkeypatch: pytest.MonkeyPatch):
@@ -184,10 +186,10 @@ def test_the_whole_recipe_is_one_trace_and_keeps_its_average(one_device: Mesh, m
     optim = dataclasses.replace(experiment.optim, accumulation=2, sam_rho=0.05, ema_decay=0.5)
     program, state, data = build(one_device, dataclasses.replace(experiment, augment=augment, optim=optim))
     program = dataclasses.replace(program, image_size=24)
-    call = jax.jit(lambda state, data, seed: train_steps(program, state, data, seed, 1))
+    call = jax.jit(lambda *arguments: train_steps(program, *arguments, 1))
     for _ in range(3):
         before = jax.tree.map(np.asarray, state.ema)
-        state, metrics = call(state, data, put_seed(0, one_device))
+        state, metrics = call(state, data, *draw(one_device))
         assert np.isfinite(metrics.loss).all()
     # The decay of the third step, (1 + 2) / (10 + 2), is still below 0.5.
     expected = jax.tree.map(lambda mean, new: 3 / 12 * mean + 9 / 12 * np.asarray(new), before, state.params)
@@ -213,5 +215,5 @@ def test_the_step_passes_its_settings_on(one_device: Mesh, monkeypatch: pytest.M
     optim = dataclasses.replace(experiment.optim, accumulation=4, sam_rho=0.05, ema_decay=0.9)
     program, state, data = build(one_device, dataclasses.replace(experiment, optim=optim))
     program = dataclasses.replace(program, image_size=24)
-    jax.eval_shape(lambda *arguments: train_steps(program, *arguments, 1), state, data, put_seed(0, one_device))
+    jax.eval_shape(lambda *arguments: train_steps(program, *arguments, 1), state, data, *draw(one_device))
     assert passed == {"accumulated_gradient": 4, "sharpness_aware": 0.05, "scale": 24, "update_ema": 0.9}

@@ -1,6 +1,7 @@
 """A data set that lives on the devices, and the batch of a step as a function of (seed, step)."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -68,6 +69,29 @@ def put_split(split: Split, sharding: jax.sharding.Sharding) -> ResidentSplit:
 def epoch_order(seed: int | jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
     """The order of the examples in an epoch: a uniformly random permutation, int32 [N]."""
     return jax.random.permutation(stream_key(seed, Stream.ORDER, epoch), num_examples).astype(jnp.int32)
+
+
+class EpochOrders:
+    """The order of the epoch at hand, drawn once for all calls to the device that lie in it.
+
+    A draw sorts twice: on a CPU 50,000 examples take 35 ms, as long as a step of a small network.
+
+    Args:
+      seed: of the run.
+      num_examples: N.
+      sharding: where the order lies.
+    """
+
+    def __init__(self, seed: int, num_examples: int, sharding: jax.sharding.Sharding) -> None:
+        self._seed = np.uint32(seed)
+        self._draw = jax.jit(functools.partial(epoch_order, num_examples=num_examples), out_shardings=sharding)
+        self._drawn: tuple[int, jax.Array] | None = None
+
+    def order(self, epoch: int) -> jax.Array:
+        """That of an epoch, counted from 0, int32 [N]."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, self._draw(self._seed, np.int32(epoch))
+        return self._drawn[1]
 
 
 def batch_indices(order: jax.Array, step: int | jax.Array, batch_size: int) -> jax.Array:

@@ -157,7 +157,6 @@ def training_bytes(experiment: Experiment, extent: Extent, mesh: Mesh) -> Callab
     )
     everywhere = replicated(mesh)
     state = abstract(state, everywhere)
-    seed = abstract(jnp.uint32(0), everywhere)
 
     def needed(batch_size: int) -> int | None:
         examples = extent.train_examples or batch_size
@@ -166,7 +165,7 @@ def training_bytes(experiment: Experiment, extent: Extent, mesh: Mesh) -> Callab
         data = abstract(data, everywhere)
         one = dataclasses.replace(program, batch_size=batch_size)
         try:
-            used = program_bytes(lower_train_steps(one, state, data, seed, 1).compile())
+            used = program_bytes(lower_train_steps(one, state, data, 1).compile())
         except jax.errors.JaxRuntimeError as error:
             # TPU's compiler refuses what does not fit.
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -1,8 +1,9 @@
 """The programs that are measured: inference, the training step on one batch, and the steps of a real training."""
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
-from convnext_jax.data.resident import Batch, normalize
+from convnext_jax.data.resident import Batch, EpochOrders, normalize
 from convnext_jax.distributed import batch_sharded, replicated
 from convnext_jax.models import merge_model
 from convnext_jax.models.counting import count_macs
@@ -67,7 +68,10 @@ def step_part(experiment: Experiment, extent: Extent, mesh: Mesh, num_steps: int
     run, state = prepare_noise(experiment, extent, mesh)
     batch, seed = constant_batch(run), _seed(experiment, mesh)
     return _training(
-        "step", lambda: compile_constant_steps(run.program, state, batch, seed, num_steps), state, batch, seed
+        "step",
+        lambda: compile_constant_steps(run.program, state, batch, seed, num_steps),
+        state,
+        itertools.repeat((batch, seed)),
     )
 
 
@@ -97,12 +101,13 @@ def pipeline_part(experiment: Experiment, dataset: Dataset, mesh: Mesh, num_step
     run, state = prepare(experiment, dataset, mesh)
     program = dataclasses.replace(run.program, image_size=image_size)
     seed = _seed(experiment, mesh)
+    orders = EpochOrders(experiment.run.seed, run.train.num_examples, replicated(mesh))
+    epochs = (first_step // run.steps_per_epoch for first_step in itertools.count(step=num_steps))
     return _training(
         "pipeline",
-        lambda: lower_train_steps(program, state, run.train, seed, num_steps).compile(),
+        lambda: lower_train_steps(program, state, run.train, num_steps).compile(),
         state,
-        run.train,
-        seed,
+        ((run.train, orders.order(epoch), seed) for epoch in epochs),
     )
 
 
@@ -155,13 +160,16 @@ def _seed(experiment: Experiment, mesh: Mesh) -> jax.Array:
 
 
 def _training(
-    name: str, compile_steps: Callable[[], jax.stages.Compiled], state: TrainState, inputs: Any, seed: jax.Array
+    name: str, compile_steps: Callable[[], jax.stages.Compiled], state: TrainState, inputs: Iterator[tuple[Any, ...]]
 ) -> Part:
-    """A part whose state goes from one call into the next, since each call takes the buffers of the one it is given."""
+    """A part whose state goes from one call into the next, since each call takes the buffers of the one it is given.
+
+    ``inputs`` gives what else each call takes.
+    """
     compiled, seconds = _timed(compile_steps)
 
     def call() -> None:
-        part.state, metrics = compiled(part.state, inputs, seed)
+        part.state, metrics = compiled(part.state, *next(inputs))
         jax.block_until_ready(metrics)
 
     part = Part(name, compiled, seconds, call, state)

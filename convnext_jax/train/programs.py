@@ -6,10 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import jax
-import jax.numpy as jnp
 
 from convnext_jax.data.resident import ResidentSplit
-from convnext_jax.distributed import abstract, replicated
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Program, lower_train_steps
 
@@ -46,10 +44,8 @@ class TrainPrograms:
           num_steps: steps of one call.
         """
 
-        seed = abstract(jnp.uint32(0), replicated(program.mesh))
-
         def lower(size: int | None) -> jax.stages.Lowered:
-            return lower_train_steps(dataclasses.replace(program, image_size=size), state, data, seed, num_steps)
+            return lower_train_steps(dataclasses.replace(program, image_size=size), state, data, num_steps)
 
         for size in sizes:
             if size in self._programs:

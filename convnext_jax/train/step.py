@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from convnext_jax.augment.policy import augment
 from convnext_jax.config import AugmentConfig, OptimConfig
-from convnext_jax.data.resident import Batch, ResidentSplit, batch_indices, epoch_order, scale
+from convnext_jax.data.resident import Batch, ResidentSplit, batch_indices, scale
 from convnext_jax.distributed import batch_sharded, replicated
 from convnext_jax.random import Stream, stream_key
 from convnext_jax.train.gradients import Outcome, accumulated_gradient, gradient_norm, sharpness_aware
@@ -111,14 +111,15 @@ def train_step(program: Program, state: TrainState, batch: Batch, seed: jax.Arra
 
 
 def train_steps(
-    program: Program, state: TrainState, data: ResidentSplit, seed: jax.Array, num_steps: int
+    program: Program, state: TrainState, data: ResidentSplit, order: jax.Array, seed: jax.Array, num_steps: int
 ) -> tuple[TrainState, StepMetrics]:
     """Takes many steps on a resident data set.
 
     Args:
       program: the compile-time part.
       state: the state before the first of the steps, which must be a multiple of ``num_steps``.
-      data: the training split.
+      data: the training split, of N examples.
+      order: int32 [N], that of the epoch in which the steps lie, as `convnext_jax.data.resident.epoch_order` draws it.
       seed: uint32 scalar.
       num_steps: how many, a divisor of the steps of an epoch, so that all of them lie in one epoch.
 
@@ -129,7 +130,6 @@ def train_steps(
     if steps_per_epoch % num_steps:
         raise ValueError(f"{num_steps} steps a call do not divide the {steps_per_epoch} steps of an epoch")
     epoch = state.step // steps_per_epoch
-    order = epoch_order(seed, epoch, data.num_examples)
 
     def body(state: TrainState, _: None) -> tuple[TrainState, StepMetrics]:
         indices = batch_indices(order, state.step, program.batch_size)
@@ -139,17 +139,22 @@ def train_steps(
     return jax.lax.scan(body, state, length=num_steps)
 
 
-def lower_train_steps(
-    program: Program, state: TrainState, data: ResidentSplit, seed: jax.Array, num_steps: int
-) -> jax.stages.Lowered:
-    """Traces :func:`train_steps`, once, for ``(state, data, seed)``; the state that the program is given is donated.
+def lower_train_steps(program: Program, state: TrainState, data: ResidentSplit, num_steps: int) -> jax.stages.Lowered:
+    """Traces :func:`train_steps`, once, for ``(state, data, order, seed)``; the state that it is given is donated.
 
-    Shapes with shardings (`convnext_jax.distributed.abstract`) serve as well as arrays. An ahead-of-time compilation
-    cannot happen a second time behind anyone's back: arguments of another shape or sharding are an error.
+    Of the state and the data the shapes and shardings are all it needs (`convnext_jax.distributed.abstract`). An
+    ahead-of-time compilation cannot happen a second time behind anyone's back: arguments of another shape or sharding
+    are an error.
     """
 
-    def run(state: TrainState, data: ResidentSplit, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
-        return train_steps(program, state, data, seed, num_steps)
+    def run(
+        state: TrainState, data: ResidentSplit, order: jax.Array, seed: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
+        return train_steps(program, state, data, order, seed, num_steps)
 
-    jitted = jax.jit(run, donate_argnums=0, out_shardings=replicated(program.mesh))
-    return jitted.lower(state, data, seed)
+    whole = replicated(program.mesh)
+    order, seed = (
+        jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+        for shape, dtype in (((data.num_examples,), jnp.int32), ((), jnp.uint32))
+    )
+    return jax.jit(run, donate_argnums=0, out_shardings=whole).lower(state, data, order, seed)
