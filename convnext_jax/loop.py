@@ -130,6 +130,10 @@ def _train_from(
             if run.image_size_at(step) != size:
                 size = run.image_size_at(step)
                 reporter.catch_up()
+                while not programs.is_ready(size, seconds=0.2) and signals.received is None:
+                    pass
+                if signals.received is not None:
+                    break  # what is not saved yet must not wait for a compiler
                 train_call = programs.wait_for(size)
                 reporter.restart_clock()
             # The state given in is donated: from here on only the returned one exists.

@@ -70,3 +70,15 @@ def test_a_folder_that_cannot_be_written_is_one_warning(
         keep_compiled_programs()
     (record,) = caplog.records
     assert "compiled programs cannot be kept" in record.getMessage() and "XDG_CACHE_HOME" in record.getMessage()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1.0, 0.1), (0.0, 0.0)])
+def test_short_programs_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: float, after: float):
+    shortest = "jax_persistent_cache_min_compile_time_secs"
+    updates: dict[str, object] = {}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(jax.config, "update", updates.__setitem__)
+    settings = {"jax_compilation_cache_dir": None, "jax_enable_compilation_cache": True, shortest: before}
+    monkeypatch.setattr(type(jax.config), "values", settings)
+    keep_compiled_programs()
+    assert updates[shortest] == after and updates["jax_compilation_cache_dir"]

@@ -324,6 +324,30 @@ def test_a_size_that_cannot_be_compiled_ends_the_run_at_once(tmp_path: Path, mon
     assert not read_metrics(tmp_path / "metrics.jsonl")
 
 
+def test_a_signal_does_not_wait_for_the_next_size_to_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    waiting, stopped = threading.Event(), threading.Event()
+    compiled_first = []
+
+    class Watched(TrainPrograms):
+        def is_ready(self, size: int | None, seconds: float) -> bool:
+            waiting.set()
+            return super().is_ready(size, seconds)
+
+    def preempt(size: int | None) -> None:
+        if size == 16:
+            waiting.wait(timeout=60)
+            os.kill(os.getpid(), signal.SIGTERM)
+            compiled_first.append(not stopped.wait(timeout=60))
+
+    before_compiling(monkeypatch, preempt)
+    monkeypatch.setattr(loop._Reporter, "evaluate", lambda *arguments: {"test/top1": 0.5})
+    with pytest.raises(loop.Stopped, match="SIGTERM: saved step 10 of 20"), Watched() as programs:
+        train(tiny_experiment(image_sizes=(24, 16)), tmp_path, programs)
+    stopped.set()
+    programs.wait_for(16)
+    assert compiled_first == [False]
+
+
 def test_what_is_not_begun_when_the_run_ends_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[int | None] = []
     left = threading.Event()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 import jax
@@ -60,6 +60,10 @@ class TrainPrograms:
     def sizes(self) -> list[int | None]:
         """Those that were asked for."""
         return list(self._programs)
+
+    def is_ready(self, size: int | None, seconds: float) -> bool:
+        """Whether a size that was asked for is compiled, or cannot be; waits so long at most."""
+        return bool(wait([self._programs[size]], timeout=seconds).done)
 
     def wait_for(self, size: int | None) -> jax.stages.Compiled:
         """The program for a size that was asked for; raises what went wrong with its compilation."""
