@@ -29,7 +29,7 @@ def run_main(main: Callable[[], None]) -> NoReturn:
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     # A traced program is a million small objects that live on. Python looks through all of them for garbage after
-    # every few hundred new ones, for a fourteenth of a start.
+    # every few hundred new ones, for a twelfth of a start (benchmarks/notes.md).
     gc.set_threshold(100_000)
     try:
         main()

@@ -80,22 +80,20 @@ def train(
             state = _start_from_pretrained(Path(experiment.model.init_from), state, mesh)
         write_json(workdir / "environment.json", describe_environment() | {"first_step": first_step})
         if sizes:
-            later = _wait_for_programs(programs, sizes)
-            _say(f"compiled in {time.monotonic() - started:.0f} s{later}")
+            first = _compiled_first(sizes)
+            for size in first:
+                programs.wait_for(size)
+            later = len(sizes) - len(first)
+            meanwhile = f", {later} more image size{'s' * (later > 1)} while it trains" if later else ""
+            _say(f"compiled in {time.monotonic() - started:.0f} s{meanwhile}")
             _train_from(first_step, run, state, workdir, checkpoints, signals, programs)
     return _finish(workdir, run, parameters)
 
 
-def _wait_for_programs(programs: TrainPrograms, sizes: list[int | None]) -> str:
-    """Waits for what has to be compiled before the first step, and says what does not."""
-    if jax.default_backend() == "gpu":
-        # There XLA tries kernels out while it compiles, and wants the device for itself.
-        for size in sizes:
-            programs.wait_for(size)
-        return ""
-    programs.wait_for(sizes[0])
-    waiting = len(sizes) - 1
-    return f", {waiting} more image size{'s' * (waiting > 1)} while it trains" if waiting else ""
+def _compiled_first(sizes: list[int | None]) -> list[int | None]:
+    """Those of a run's image sizes whose programs the first step waits for."""
+    # On a GPU XLA tries kernels out while it compiles, and wants the device for itself.
+    return sizes if jax.default_backend() == "gpu" else sizes[:1]
 
 
 def _start_from_pretrained(directory: Path, state: TrainState, mesh: Mesh) -> TrainState:

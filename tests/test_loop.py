@@ -104,9 +104,11 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
 ):
     # One step a call, so that a stop falls between two evaluations; other images before and after it.
     experiment = tiny_experiment(steps_per_dispatch=1, image_sizes=(24, 16))
+    compiled: list[int | None] = []
+    before_compiling(monkeypatch, compiled.append)
     with TrainPrograms() as programs:
         train(experiment, tmp_path / "unbroken", programs)
-    assert programs.sizes == [24, 16]
+    assert compiled == [24, 16]
 
     evaluate = loop._Reporter.catch_up
     calls = []

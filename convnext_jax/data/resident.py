@@ -74,7 +74,7 @@ def epoch_order(seed: int | jax.Array, epoch: int | jax.Array, num_examples: int
 class EpochOrders:
     """The order of the epoch at hand, drawn once for all calls to the device that lie in it.
 
-    A draw sorts twice: on a CPU 50,000 examples take 35 ms, as long as a step of a small network.
+    A draw sorts twice: on a CPU 50,000 examples take 34 ms (benchmarks/notes.md), as long as a step of a small network.
 
     Args:
       seed: of the run.

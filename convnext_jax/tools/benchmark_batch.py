@@ -16,7 +16,7 @@ from convnext_jax.distributed import abstract, compute_dtype, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.tables import plain_table
 from convnext_jax.tools.benchmark_memory import device_text, memory_limit, program_bytes, size_text
-from convnext_jax.tools.benchmark_programs import prepare_noise, seen_extent
+from convnext_jax.tools.benchmark_programs import plan_noise, seen_extent
 from convnext_jax.tools.benchmark_timing import say
 from convnext_jax.train.step import lower_train_steps
 
@@ -151,18 +151,16 @@ def training_bytes(experiment: Experiment, extent: Extent, mesh: Mesh) -> Callab
       A function from a batch to bytes, or None where the compiler already gave up.
     """
     smallest = dataclasses.replace(experiment.run, batch_size=batch_unit(experiment, mesh))
-    run, state = prepare_noise(dataclasses.replace(experiment, run=smallest), seen_extent(experiment, extent), mesh)
+    run, state = plan_noise(dataclasses.replace(experiment, run=smallest), seen_extent(experiment, extent), mesh)
     program = dataclasses.replace(
         run.program, augment=experiment.augment, image_size=max(experiment.run.image_sizes, default=None)
     )
-    everywhere = replicated(mesh)
-    state = abstract(state, everywhere)
 
     def needed(batch_size: int) -> int | None:
         examples = extent.train_examples or batch_size
         shape = (examples, extent.height, extent.width, 3)
         data = jax.eval_shape(lambda: ResidentSplit(jnp.zeros(shape, jnp.uint8), jnp.zeros(examples, jnp.int32)))
-        data = abstract(data, everywhere)
+        data = abstract(data, replicated(mesh))
         one = dataclasses.replace(program, batch_size=batch_size)
         try:
             used = program_bytes(lower_train_steps(one, state, data, 1).compile())

@@ -18,7 +18,7 @@ from convnext_jax.data.resident import Batch, EpochOrders, normalize
 from convnext_jax.distributed import batch_sharded, replicated
 from convnext_jax.models import merge_model
 from convnext_jax.models.counting import count_macs
-from convnext_jax.preparation import Run, check_against_data, prepare
+from convnext_jax.preparation import Run, check_against_data, plan, prepare
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Program, StepMetrics, lower_train_steps, train_step
 
@@ -117,6 +117,15 @@ def prepare_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[R
     Raises:
       UserError: the batch cannot be split over the devices, or the images are too small for the model.
     """
+    return prepare(*_with_noise(experiment, extent, mesh), mesh)
+
+
+def plan_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[Run, TrainState]:
+    """What `prepare_noise` gives, and raises, with shapes and shardings in place of arrays."""
+    return plan(*_with_noise(experiment, extent, mesh), mesh)
+
+
+def _with_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[Experiment, Dataset]:
     rng = np.random.default_rng(0)
     batch_size = experiment.run.batch_size
     images = rng.integers(0, 256, (batch_size, extent.height, extent.width, 3), np.uint8)
@@ -129,7 +138,7 @@ def prepare_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[R
         run=dataclasses.replace(experiment.run, image_sizes=()),
     )
     check_against_data(bare, dataset, mesh)
-    return prepare(bare, dataset, mesh)
+    return bare, dataset
 
 
 def seen_extent(experiment: Experiment, extent: Extent) -> Extent:

@@ -24,7 +24,7 @@ from convnext_jax.tools.benchmark_programs import (
     forward_part,
     model_macs,
     pipeline_part,
-    prepare_noise,
+    plan_noise,
     seen_extent,
     step_part,
 )
@@ -57,10 +57,9 @@ def throughput(
     if extent.train_examples and extent.train_examples >= batch_size:
         steps = largest_divisor(extent.train_examples // batch_size, steps)
     seen = seen_extent(experiment, extent)
-    run, state = prepare_noise(experiment, seen, mesh)
+    run, state = plan_noise(experiment, seen, mesh)
     macs = model_macs(run.program, state.params, state.statistics, seen.height, seen.width)
     parameters = count_parameters(state.params)
-    del run, state
 
     say("measuring matrix products")
     products = matmul_ceiling(dtype, mesh, matmul_sizes(jax.default_backend()))

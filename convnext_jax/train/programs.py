@@ -56,11 +56,6 @@ class TrainPrograms:
             else:
                 self._programs[size] = self._thread.submit(lambda size=size: lower(size).compile())
 
-    @property
-    def sizes(self) -> list[int | None]:
-        """Those that were asked for."""
-        return list(self._programs)
-
     def is_ready(self, size: int | None, seconds: float) -> bool:
         """Whether a size that was asked for is compiled, or cannot be; waits so long at most."""
         return bool(wait([self._programs[size]], timeout=seconds).done)

@@ -153,8 +153,6 @@ def lower_train_steps(program: Program, state: TrainState, data: ResidentSplit, 
         return train_steps(program, state, data, order, seed, num_steps)
 
     whole = replicated(program.mesh)
-    order, seed = (
-        jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
-        for shape, dtype in (((data.num_examples,), jnp.int32), ((), jnp.uint32))
-    )
+    order = jax.ShapeDtypeStruct((data.num_examples,), jnp.int32, sharding=whole)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
     return jax.jit(run, donate_argnums=0, out_shardings=whole).lower(state, data, order, seed)
