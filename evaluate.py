@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.config import DTYPES
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         parser.error(f"--batch_size {arguments.batch_size}: must be at least 1")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.compilation_cache import keep_compiled_programs
     from convnext_jax.evaluate import offline
     from convnext_jax.evaluate.seeds import seed_table
 

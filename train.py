@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.config import Experiment
 
 
@@ -35,18 +35,21 @@ def main() -> None:
 
 
 def _default_workdir(config: str, experiment: Experiment) -> Path:
-    from convnext_jax.workdir import default_workdir
+    from convnext_jax.workdir.records import default_workdir
 
     return default_workdir(config, experiment)
 
 
 def _train(experiment: Experiment, workdir: Path) -> None:
     # What follows takes seconds to import; a mistake above was answered without it.
-    from convnext_jax import data, loop, preparation, seeds
-    from convnext_jax import workdir as workdirs
-    from convnext_jax.compilation_cache import keep_compiled_programs
-    from convnext_jax.distributed import make_mesh
-    from convnext_jax.train.programs import TrainPrograms
+    from convnext_jax import data
+    from convnext_jax.run import loop
+    from convnext_jax.run import prepare as preparation
+    from convnext_jax.run import seeds
+    from convnext_jax.workdir import records as workdirs
+    from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.sharding import make_mesh
+    from convnext_jax.train.compiler import TrainPrograms
 
     keep_compiled_programs()
     preparation.check_optimizer(experiment)

@@ -30,7 +30,7 @@ from benchmarks.comparison.rounds import Disagreement, Outcome, check_agreement,
 from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS, python_of
 from benchmarks.comparison.table import result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError, nearest
 from convnext_jax.models.architectures import ARCHITECTURES, STEMS, Architecture
 

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.comparison.table import insert_table, readme_table
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,10 +11,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
-from convnext_jax.logging import read_metrics
-from convnext_jax.workdir import read_experiment, seed_runs
+from convnext_jax.workdir.metrics_log import read_metrics
+from convnext_jax.workdir.records import read_experiment, seed_runs
 
 
 def main() -> None:

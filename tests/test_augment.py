@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from photographs import photographs
 
-from convnext_jax.augment.policy import augment, check_augment
+from convnext_jax.augment.pipeline import augment, check_augment
 from convnext_jax.config import AugmentConfig
-from convnext_jax.data.resident import Batch, normalize
-from convnext_jax.distributed import batch_sharded, make_mesh, replicated
+from convnext_jax.batches.resident import Batch, normalize
+from convnext_jax.sharding import batch_sharded, make_mesh, replicated
 from convnext_jax.errors import UserError
 
 IMAGES = photographs(32, 32)

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from convnext_jax.augment.mixing import Targets, beta_quantile, mix
-from convnext_jax.train.losses import cross_entropy
-from convnext_jax.train.mixed_loss import mixed_cross_entropy
+from convnext_jax.tasks.losses import cross_entropy
+from convnext_jax.tasks.mixed_loss import mixed_cross_entropy
 
 # Image i is i everywhere, so that a mixed one tells its share.
 COUNT = 2000

@@ -13,11 +13,11 @@ from tiny import TINY_MODEL, tiny_experiment
 
 from convnext_jax.config import AugmentConfig, Experiment, OptimConfig, RunConfig
 from convnext_jax.data.registry import Extent
-from convnext_jax.distributed import make_mesh
+from convnext_jax.sharding import make_mesh
 from convnext_jax.tools import benchmark_batch, benchmark_memory, benchmark_timing
-from convnext_jax.tools.benchmark_batch import batch_table, batch_unit, largest_batch, largest_batches, training_bytes
-from convnext_jax.tools.benchmark_memory import free_memory, memory_limit, program_bytes
-from convnext_jax.tools.benchmark_timing import matmul_ceiling, time_calls
+from convnext_jax.tools.benchmark.batch import batch_table, batch_unit, largest_batch, largest_batches, training_bytes
+from convnext_jax.tools.benchmark.memory import free_memory, memory_limit, program_bytes
+from convnext_jax.tools.benchmark.timing import matmul_ceiling, time_calls
 
 
 def tiny(**run: Any) -> Experiment:

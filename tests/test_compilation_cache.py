@@ -10,12 +10,12 @@ import jax
 import pytest
 from conftest import ROOT
 
-from convnext_jax.compilation_cache import keep_compiled_programs
+from convnext_jax.run.compilation_cache import keep_compiled_programs
 
 # Prints what JAX says of its cache, then a result.
 PROGRAM = """
 import jax, numpy as np
-from convnext_jax.compilation_cache import keep_compiled_programs
+from convnext_jax.run.compilation_cache import keep_compiled_programs
 jax.monitoring.register_event_listener(lambda name, **_: "cache_" in name and print(name.rpartition("/")[2]))
 keep_compiled_programs()
 print(jax.jit(lambda x: (2 * x @ x.T).sum())(np.eye(3, dtype=np.float32)))

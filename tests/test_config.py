@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from convnext_jax.command_line import check_names
+from convnext_jax.tools.command_line import check_names
 from convnext_jax.config import CHOICES, SECTIONS, Experiment, default_config, parse_experiment
 from convnext_jax.errors import UserError
 

@@ -20,7 +20,7 @@ from convnext_jax.data import cache, decode
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import PixelSums
 from convnext_jax.data.decode import Picture, decode_split
-from convnext_jax.data.locks import is_writable
+from convnext_jax.files import is_writable
 from convnext_jax.errors import UserError
 
 
@@ -153,7 +153,7 @@ def test_a_killed_process_does_no_harm(key: CacheKey) -> None:
     folder = key.folders()[0]
     code = (
         "import pathlib, sys, tempfile, time\n"
-        "from convnext_jax.data.locks import exclusive\n"
+        "from convnext_jax.files import exclusive\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "with exclusive(folder.parent / f'.{folder.name}.lock'):\n"
         "    tempfile.mkdtemp(prefix=f'.{folder.name}.tmp-', dir=folder.parent)\n"

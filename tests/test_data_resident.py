@@ -7,8 +7,8 @@ import pytest
 
 from convnext_jax.data import resident
 from convnext_jax.data.dataset import Split
-from convnext_jax.data.resident import EpochOrders, batch_indices, epoch_order, normalize, put_split
-from convnext_jax.distributed import make_mesh, replicated
+from convnext_jax.batches.resident import EpochOrders, batch_indices, epoch_order, normalize, put_split
+from convnext_jax.sharding import make_mesh, replicated
 
 
 def test_an_epoch_is_a_permutation_and_each_is_another():

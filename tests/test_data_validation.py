@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax import loop, preparation
+from convnext_jax.run import loop
+from convnext_jax.run import prepare as preparation
 from convnext_jax.config import DataConfig
 from convnext_jax.data import Dataset, Split, load
 from convnext_jax.data.validation import hold_out_validation
-from convnext_jax.distributed import make_mesh
+from convnext_jax.sharding import make_mesh
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate import offline
-from convnext_jax.logging import read_metrics
-from convnext_jax.train.programs import TrainPrograms
-from convnext_jax.workdir import DatasetRecord, claim
+from convnext_jax.workdir.metrics_log import read_metrics
+from convnext_jax.train.compiler import TrainPrograms
+from convnext_jax.workdir.records import DatasetRecord, claim
 
 
 def split_tiny(fraction: float = 0.2) -> Dataset:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convnext_jax import distributed
+from convnext_jax import sharding as distributed
 from convnext_jax.errors import UserError
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tiny import NUM_CLASSES, tiny_dataset, tiny_model
 
-from convnext_jax.data.resident import put_split
-from convnext_jax.distributed import make_mesh, replicated
-from convnext_jax.evaluate.exact import evaluate_split
+from convnext_jax.batches.resident import put_split
+from convnext_jax.sharding import make_mesh, replicated
+from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models import split_model
 
 DATASET = tiny_dataset(test=13)

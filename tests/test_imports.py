@@ -66,8 +66,8 @@ def test_offline_evaluation_knows_no_optimiser_and_no_loop(module: str):
     assert f"convnext_jax.{module}" in modules
     for unwanted in (
         "convnext_jax.optim",
-        "convnext_jax.loop",
-        "convnext_jax.seeds",
+        "convnext_jax.run.loop",
+        "convnext_jax.run.seeds",
         "convnext_jax.train.step",
         "convnext_jax.augment",
     ):
@@ -87,7 +87,7 @@ def test_the_command_line_loads_nothing_slow():
         "PIL",
         "numpy.linalg",
     )
-    assert "convnext_jax.command_line" in modules
+    assert "convnext_jax.tools.command_line" in modules
     assert not modules & set(slow)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convnext_jax.logging import MetricsWriter, Progress, read_metrics
+from convnext_jax.workdir.metrics_log import MetricsWriter, Progress, read_metrics
 
 
 def log(workdir: Path, first_step: int, steps: list[int]) -> None:

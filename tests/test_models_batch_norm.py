@@ -9,11 +9,11 @@ import pytest
 from test_train_step import STEPS_PER_EPOCH, build, draw
 from tiny import tiny_model
 
-from convnext_jax.checkpoint import Checkpoints
-from convnext_jax.distributed import abstract, batch_sharded, make_mesh, replicated
-from convnext_jax.evaluate.exact import evaluate_split
+from convnext_jax.workdir.checkpoints import Checkpoints
+from convnext_jax.sharding import abstract, batch_sharded, make_mesh, replicated
+from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models import merge_model, running_statistics, split_model
-from convnext_jax.models.layers import BatchNorm
+from convnext_jax.layers.layers import BatchNorm
 from convnext_jax.train.step import train_steps
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from convnext_jax.errors import UserError
 from convnext_jax.models import abstract_model, create_model, merge_model
 from convnext_jax.models.architectures import ARCHITECTURES
-from convnext_jax.models.counting import activation_bytes, count_macs
+from convnext_jax.models.costs import activation_bytes, count_macs
 from convnext_jax.models.summary import PARTS, summarize
 from convnext_jax.ops.depthwise import depthwise_conv
 

@@ -18,9 +18,9 @@ from convnext_jax.errors import UserError
 from convnext_jax.models import create_model, split_model
 from convnext_jax.models.architectures import ARCHITECTURES
 from convnext_jax.models.parameters import flat_params
-from convnext_jax.models.pretrained import Pretrained, resize_kernel, start_from
+from convnext_jax.models.weights import Pretrained, resize_kernel, start_from
 from convnext_jax.models.torch_import import export_state_dict, import_state_dict
-from convnext_jax.models.torch_names import LAYOUTS, from_torch, torch_name
+from convnext_jax.models.convnext_torch_names import LAYOUTS, from_torch, torch_name
 
 RECORD = json.loads(torch_reference.RECORD.read_text())
 

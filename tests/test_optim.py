@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from convnext_jax.checkpoint import Checkpoints
+from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.config import OPTIMIZERS, OptimConfig
 from convnext_jax.models.parameters import flat_params, nested_params
 from convnext_jax.optim import optimizer as optimizer_module

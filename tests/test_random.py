@@ -5,7 +5,7 @@ import itertools
 import jax
 import numpy as np
 
-from convnext_jax.random import Stream, stream_key
+from convnext_jax.keys import Stream, stream_key
 
 
 def test_keys_differ_by_seed_stream_and_index():

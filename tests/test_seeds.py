@@ -14,17 +14,19 @@ import pytest
 from test_loop import without_clocks
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax import loop, preparation, seeds
+from convnext_jax.run import loop
+from convnext_jax.run import prepare as preparation
+from convnext_jax.run import seeds
 from convnext_jax.config import Experiment
-from convnext_jax.distributed import abstract, make_mesh, replicated
+from convnext_jax.sharding import abstract, make_mesh, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate import offline
 from convnext_jax.evaluate.seeds import over_seeds, seed_table
 from convnext_jax.models import split_model
 from convnext_jax.train import programs as train_programs
-from convnext_jax.train.programs import TrainPrograms
+from convnext_jax.train.compiler import TrainPrograms
 from convnext_jax.train.step import lower_train_steps
-from convnext_jax.workdir import DatasetRecord, claim
+from convnext_jax.workdir.records import DatasetRecord, claim
 
 DATASET = tiny_dataset()
 # Four epochs of five steps, as in other tests, so that what they compiled serves here too.
@@ -69,7 +71,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline, "model_from_config", lambda *arguments, **names: tiny_model())
     monkeypatch.setattr(offline, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
     monkeypatch.setattr(offline.data, "load", lambda config: DATASET)
-    monkeypatch.setattr("convnext_jax.curves.plot_curves", lambda *arguments: None)  # a second a run
+    monkeypatch.setattr("convnext_jax.report.curves.plot_curves", lambda *arguments: None)  # a second a run
 
 
 @pytest.fixture(scope="module")

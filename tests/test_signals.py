@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from convnext_jax.signals import StopSignals
+from convnext_jax.run.signals import StopSignals
 
 
 @pytest.fixture(autouse=True)

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from convnext_jax import curves
+from convnext_jax.report import curves
 from convnext_jax.errors import UserError
-from convnext_jax.signals import StopSignals
+from convnext_jax.run.signals import StopSignals
 from convnext_jax.tools import sweep
-from convnext_jax.tools.sweep import run_sweep
-from convnext_jax.tools.sweep_points import Point, read_points
-from convnext_jax.tools.sweep_results import FIGURES, results_table, short_labels, write_results
+from convnext_jax.tools.sweep.__main__ import run_sweep
+from convnext_jax.tools.sweep.points import Point, read_points
+from convnext_jax.tools.sweep.results import FIGURES, results_table, short_labels, write_results
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.py"))
 HELD_OUT = "--config.data.validation_fraction=0.2"

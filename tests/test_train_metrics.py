@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from convnext_jax.train.losses import cross_entropy
-from convnext_jax.train.metrics import ClassificationSums, classification_sums, label_rank
+from convnext_jax.tasks.losses import cross_entropy
+from convnext_jax.tasks.classification import ClassificationSums, classification_sums, label_rank
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(50, 10)).astype(np.float32) * 4

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
 from convnext_jax.config import AugmentConfig, Experiment
-from convnext_jax.data.resident import EpochOrders, ResidentSplit, put_split
-from convnext_jax.distributed import make_mesh, replicated
+from convnext_jax.batches.resident import EpochOrders, ResidentSplit, put_split
+from convnext_jax.sharding import make_mesh, replicated
 from convnext_jax.models import split_model
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import make_schedule

@@ -7,7 +7,7 @@ import pytest
 
 from convnext_jax.config import DataConfig, Experiment, RunConfig
 from convnext_jax.errors import UserError
-from convnext_jax.workdir import DatasetRecord, claim, default_workdir, read_experiment, seed_runs
+from convnext_jax.workdir.records import DatasetRecord, claim, default_workdir, read_experiment, seed_runs
 
 ONE = Experiment(run=RunConfig(epochs=10))
 RECORD = DatasetRecord("x", ("a", "b"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

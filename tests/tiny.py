@@ -9,7 +9,7 @@ from convnext_jax.config import AugmentConfig, Experiment, ModelConfig, OptimCon
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.convnext import ConvNeXt
-from convnext_jax.models.layers import Initializer
+from convnext_jax.layers.layers import Initializer
 
 NUM_CLASSES = 4
 # The settings of `tiny_model`, for what builds the model itself.

@@ -10,13 +10,13 @@ import optax
 from benchmarks.comparison.case import LEARNING_RATE, WEIGHT_DECAY, product_side
 from benchmarks.comparison.protocol import Job, serve
 from convnext_jax.config import AugmentConfig, OptimConfig
-from convnext_jax.data.resident import Batch
-from convnext_jax.distributed import batch_sharded, make_mesh, replicated
-from convnext_jax.environment import describe_environment
+from convnext_jax.batches.resident import Batch
+from convnext_jax.sharding import batch_sharded, make_mesh, replicated
+from convnext_jax.run.environment import describe_environment
 from convnext_jax.models import abstract_model, count_parameters, create_model, merge_model
 from convnext_jax.models.parameters import nested_params
 from convnext_jax.optim.optimizer import make_optimizer
-from convnext_jax.tools.benchmark_programs import compile_constant_steps
+from convnext_jax.tools.benchmark.programs import compile_constant_steps
 from convnext_jax.train.state import init_state
 from convnext_jax.train.step import Program
 

@@ -1,1 +1,1 @@
-"""Augmentation on the device, one file a family; :mod:`convnext_jax.augment.policy` puts them together."""
+"""Augmentation on the device, one file a family; :mod:`convnext_jax.augment.pipeline` puts them together."""

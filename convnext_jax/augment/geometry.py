@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from convnext_jax.augment.boxes import random_box
-from convnext_jax.random import Stream, stream_key
+from convnext_jax.keys import Stream, stream_key
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int, fill: jax.Array | None = None) -> jax.Array:

@@ -17,7 +17,7 @@ import numpy as np
 
 from convnext_jax.data.dataset import Dataset, PixelSums, Split
 from convnext_jax.data.decode import Source, decode_split
-from convnext_jax.data.locks import exclusive, is_writable, sweep
+from convnext_jax.files import exclusive, is_writable, sweep
 from convnext_jax.errors import UserError
 
 FORMAT = 1  # part of the folder's name: raise it when the layout or the decoding changes

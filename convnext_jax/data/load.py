@@ -9,7 +9,7 @@ from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
 from convnext_jax.data.digits import load_digits
 from convnext_jax.data.image_folder import load_image_folder
-from convnext_jax.data.locks import exclusive, is_writable, sweep
+from convnext_jax.files import exclusive, is_writable, sweep
 from convnext_jax.data.prepared import (
     INFO_FILE,
     PreparedInfo,

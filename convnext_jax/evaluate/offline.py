@@ -8,17 +8,17 @@ import jax
 from jax.sharding import Mesh
 
 from convnext_jax import data
-from convnext_jax.checkpoint import Checkpoints
+from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
-from convnext_jax.data.resident import put_split
-from convnext_jax.distributed import abstract, compute_dtype, make_mesh, replicated
+from convnext_jax.batches.resident import put_split
+from convnext_jax.sharding import abstract, compute_dtype, make_mesh, replicated
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.exact import evaluate_split
+from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.models import abstract_model, count_parameters
 from convnext_jax.models.from_config import model_from_config
-from convnext_jax.workdir import DatasetRecord, read_experiment, seed_runs, write_json
+from convnext_jax.workdir.records import DatasetRecord, read_experiment, seed_runs, write_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from convnext_jax.tables import markdown_table
+from convnext_jax.report.tables import markdown_table
 
 
 def over_seeds(figures: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 
 from convnext_jax import data
-from convnext_jax.distributed import replicated
+from convnext_jax.sharding import replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.offline import SavedRun
 from convnext_jax.models.architectures import configured_architecture
-from convnext_jax.models.pretrained import Pretrained
-from convnext_jax.workdir import read_experiment
+from convnext_jax.models.weights import Pretrained
+from convnext_jax.workdir.records import read_experiment
 
 
 def make_soup(

@@ -55,7 +55,7 @@ class Architecture:
       stem: how pixels become the first feature map, one of `STEMS`.
       block: "convnext", or one of the multi-scale blocks (`convnext_jax.models.multiscale`).
       swin_mlp_stages: stages, counted from 1, whose blocks are Swin-MLP's (`convnext_jax.models.swin_mlp`) instead.
-      bilstm2d: a two-dimensional LSTM behind the last stage (`convnext_jax.models.bilstm2d`).
+      bilstm2d: a two-dimensional LSTM behind the last stage (`convnext_jax.layers.bilstm2d`).
       isotropic: one width and one resolution throughout; no LayerNorm behind the stem.
       grn: Global Response Normalisation behind the activation, as in ConvNeXt V2.
       layer_scale: what each block's layer scale starts from; 0 leaves layer scale out.

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from convnext_jax.models.architectures import STEMS, Architecture, Window
-from convnext_jax.models.bilstm2d import BiLSTM2D
-from convnext_jax.models.drop_path import BranchScales, draw_branch_scales, linear_rates
-from convnext_jax.models.layers import (
+from convnext_jax.layers.bilstm2d import BiLSTM2D
+from convnext_jax.layers.drop_path import BranchScales, draw_branch_scales, linear_rates
+from convnext_jax.layers.layers import (
     DepthwiseConv,
     GlobalResponseNorm,
     Initializer,
@@ -28,7 +28,7 @@ from convnext_jax.models.layers import (
     make_norm,
 )
 from convnext_jax.models.multiscale import MultiscaleBlock
-from convnext_jax.models.remat import rematerialised
+from convnext_jax.layers.remat import rematerialised
 from convnext_jax.models.swin_mlp import SwinMLPBlock
 
 PARTS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head")

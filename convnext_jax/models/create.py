@@ -13,9 +13,9 @@ from flax import nnx
 from convnext_jax.config import INITIALIZATIONS
 from convnext_jax.models.architectures import ARCHITECTURES, Architecture, check, named_architecture
 from convnext_jax.models.convnext import ConvNeXt
-from convnext_jax.models.layers import Initializer
+from convnext_jax.layers.layers import Initializer
 from convnext_jax.models.parameters import merge_model, split_model
-from convnext_jax.models.pretrained import Pretrained, start_from
+from convnext_jax.models.weights import Pretrained, start_from
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -55,7 +55,7 @@ def create_model(
         about a third more arithmetic. Not with BatchNorm.
       dtype: of the computation; normalisation statistics and logits stay float32.
       in_channels: channels of the images.
-      initialization: of the kernels, one of `INITIALIZATIONS`; see `convnext_jax.models.layers.Initializer`.
+      initialization: of the kernels, one of `INITIALIZATIONS`; see `convnext_jax.layers.layers.Initializer`.
       init_from: folder of weights to start from (`convnext_jax.tools.import_torch`). The head stays random where its
         number of classes differs, and a stem of another size takes the resized kernel; a warning says so.
       seed: of the initial parameters, which are a function of it; 0 or more.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.convnext import PARTS
-from convnext_jax.models.counting import activation_bytes, count_macs
+from convnext_jax.models.costs import activation_bytes, count_macs
 from convnext_jax.models.create import create_model
 from convnext_jax.models.parameters import abstract_model, flat_params, merge_model
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from convnext_jax.models.architectures import Architecture
-from convnext_jax.models.drop_path import BranchScales, drop_path
-from convnext_jax.models.layers import (
+from convnext_jax.layers.drop_path import BranchScales, drop_path
+from convnext_jax.layers.layers import (
     Initializer,
     Linear,
     activation,

@@ -11,7 +11,7 @@ from convnext_jax.errors import UserError
 from convnext_jax.models.architectures import ARCHITECTURES, Architecture
 from convnext_jax.models.create import create_model
 from convnext_jax.models.parameters import abstract_model, flat_params, nested_params
-from convnext_jax.models.torch_names import from_torch, plain_names, recognise_layout, to_torch, torch_name
+from convnext_jax.models.convnext_torch_names import from_torch, plain_names, recognise_layout, to_torch, torch_name
 
 IMPORTABLE = tuple(
     name

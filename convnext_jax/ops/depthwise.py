@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from convnext_jax.ops.banded import banded_conv, banded_kernel_gradient
 from convnext_jax.ops.depthwise_table import fastest
 from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
-from convnext_jax.ops.unfused import cpu_call, unfused
+from convnext_jax.ops.cpu import cpu_call, unfused
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "pallas")
 # These alone are calls there: in a call the gradient of XLA's own convolution takes up to a hundred times as long.

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.ops.unfused import unfused
+from convnext_jax.ops.cpu import unfused
 
 EPSILON = 1e-6
 

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.ops.unfused import cpu_call
+from convnext_jax.ops.cpu import cpu_call
 
 # From this many rows on Eigen is at least as fast, forward and backward, at any width of ConvNeXt's; and from this many
 # multiply-adds on, a millisecond, it is worth the time that XLA takes to compile a call.

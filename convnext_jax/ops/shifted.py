@@ -2,7 +2,7 @@
 
 XLA turns a sum of products of shifted slices into one loop over the channels in vector registers; its own grouped
 convolution is far slower on a CPU. `convnext_jax.ops.depthwise` keeps what follows out of these loops
-(`convnext_jax.ops.unfused`).
+(`convnext_jax.ops.cpu`).
 
 A window of all channels and the kernel do not fit the fastest cache together. So the convolution lays the map out in
 groups of as many channels as a register has, which fit: 1.3 to 2 times as fast, with the transposing there and back
@@ -17,7 +17,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.ops.unfused import unfused
+from convnext_jax.ops.cpu import unfused
 
 # Channels of a group: float32 values of a register of AVX2.
 _GROUP = 8

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
 from convnext_jax.models.architectures import named_architecture
 
@@ -35,7 +35,7 @@ def main() -> None:
         raise UserError(f"{arguments.output} exists already; choose another --output")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.models.pretrained import Pretrained
+    from convnext_jax.models.weights import Pretrained
     from convnext_jax.models.torch_import import import_state_dict
 
     imported = import_state_dict(read_state_dict(arguments.weights), arguments.model)

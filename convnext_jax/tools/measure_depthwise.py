@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _write(path: Path, platform: str, kind: str, rows: list["Row"]) -> None:
     """Puts rows in the place of those of the same shapes and device, which comes first in the file."""
     import jax
 
-    from convnext_jax.environment import describe_environment
+    from convnext_jax.run.environment import describe_environment
     from convnext_jax.ops import depthwise_table
 
     environment = describe_environment()

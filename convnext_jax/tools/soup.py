@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
 
 
@@ -36,9 +36,9 @@ def main() -> None:
         raise UserError(f"{output} exists already; choose another --output")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.compilation_cache import keep_compiled_programs
     from convnext_jax.evaluate.soup import make_soup
-    from convnext_jax.workdir import write_json
+    from convnext_jax.workdir.records import write_json
 
     keep_compiled_programs()
     soup, report = make_soup(

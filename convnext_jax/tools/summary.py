@@ -8,10 +8,10 @@ import argparse
 import dataclasses
 import json
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.config import OPTIMIZERS, parse_experiment
 from convnext_jax.models.architectures import STEMS, Architecture, named_architecture
-from convnext_jax.tables import plain_table
+from convnext_jax.report.tables import plain_table
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import optax
 
 from convnext_jax.augment.mixing import Targets
 from convnext_jax.models import merge_model, running_statistics
-from convnext_jax.train.metrics import label_rank
-from convnext_jax.train.mixed_loss import mixed_cross_entropy
+from convnext_jax.tasks.classification import label_rank
+from convnext_jax.tasks.mixed_loss import mixed_cross_entropy
 
 
 @jax.tree_util.register_dataclass

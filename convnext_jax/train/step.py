@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from convnext_jax.augment.policy import augment
+from convnext_jax.augment.pipeline import augment
 from convnext_jax.config import AugmentConfig, OptimConfig
-from convnext_jax.data.resident import Batch, ResidentSplit, batch_indices, scale
-from convnext_jax.distributed import batch_sharded, replicated
-from convnext_jax.random import Stream, stream_key
+from convnext_jax.batches.resident import Batch, ResidentSplit, batch_indices, scale
+from convnext_jax.sharding import batch_sharded, replicated
+from convnext_jax.keys import Stream, stream_key
 from convnext_jax.train.gradients import Outcome, accumulated_gradient, gradient_norm, sharpness_aware
 from convnext_jax.train.state import TrainState, update_ema
 
@@ -119,7 +119,7 @@ def train_steps(
       program: the compile-time part.
       state: the state before the first of the steps, which must be a multiple of ``num_steps``.
       data: the training split, of N examples.
-      order: int32 [N], that of the epoch in which the steps lie, as `convnext_jax.data.resident.epoch_order` draws it.
+      order: int32 [N], that of the epoch in which the steps lie, as `convnext_jax.batches.resident.epoch_order` draws it.
       seed: uint32 scalar.
       num_steps: how many, a divisor of the steps of an epoch, so that all of them lie in one epoch.
 
@@ -142,7 +142,7 @@ def train_steps(
 def lower_train_steps(program: Program, state: TrainState, data: ResidentSplit, num_steps: int) -> jax.stages.Lowered:
     """Traces :func:`train_steps`, once, for ``(state, data, order, seed)``; the state that it is given is donated.
 
-    Of the state and the data the shapes and shardings are all it needs (`convnext_jax.distributed.abstract`). An
+    Of the state and the data the shapes and shardings are all it needs (`convnext_jax.sharding.abstract`). An
     ahead-of-time compilation cannot happen a second time behind anyone's back: arguments of another shape or sharding
     are an error.
     """

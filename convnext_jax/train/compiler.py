@@ -7,7 +7,7 @@ from types import TracebackType
 
 import jax
 
-from convnext_jax.data.resident import ResidentSplit
+from convnext_jax.batches.resident import ResidentSplit
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Program, lower_train_steps
 

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent, known_extent
 from convnext_jax.errors import UserError, nearest
@@ -58,9 +58,9 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
     mesh = _start(arguments.backend)
 
-    from convnext_jax.environment import describe_environment  # seconds to import; a mistake was answered without it
-    from convnext_jax.tools.benchmark_batch import batch_table, largest_batches
-    from convnext_jax.tools.benchmark_throughput import throughput, throughput_table
+    from convnext_jax.run.environment import describe_environment  # seconds to import; a mistake was answered without it
+    from convnext_jax.tools.benchmark.batch import batch_table, largest_batches
+    from convnext_jax.tools.benchmark.throughput import throughput, throughput_table
 
     if extent is not None and arguments.max_batch:
         result = largest_batches(experiment, extent, mesh)
@@ -118,7 +118,7 @@ def _start(backend: str | None) -> "Mesh":
     """The devices as a training of the experiment has them."""
     import jax
 
-    from convnext_jax.distributed import make_mesh
+    from convnext_jax.sharding import make_mesh
 
     # The time of a compilation is wanted, not that of finding one.
     jax.config.update("jax_enable_compilation_cache", False)

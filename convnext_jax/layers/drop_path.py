@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.ops.unfused import unfused
+from convnext_jax.ops.cpu import unfused
 
 # Of the residual branches of a block, [B] each; None keeps everything.
 BranchScales = tuple[jax.Array, ...] | None

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from convnext_jax.data.resident import ResidentSplit, normalize, scale
-from convnext_jax.distributed import batch_sharded
+from convnext_jax.batches.resident import ResidentSplit, normalize, scale
+from convnext_jax.sharding import batch_sharded
 from convnext_jax.models import merge_model
-from convnext_jax.train.metrics import ClassificationSums, classification_sums
+from convnext_jax.tasks.classification import ClassificationSums, classification_sums
 
 
 def evaluate_split(

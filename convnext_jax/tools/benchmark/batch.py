@@ -11,13 +11,13 @@ from jax.sharding import Mesh
 
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent
-from convnext_jax.data.resident import ResidentSplit
-from convnext_jax.distributed import abstract, compute_dtype, replicated
+from convnext_jax.batches.resident import ResidentSplit
+from convnext_jax.sharding import abstract, compute_dtype, replicated
 from convnext_jax.errors import UserError
-from convnext_jax.tables import plain_table
-from convnext_jax.tools.benchmark_memory import device_text, memory_limit, program_bytes, size_text
-from convnext_jax.tools.benchmark_programs import plan_noise, seen_extent
-from convnext_jax.tools.benchmark_timing import say
+from convnext_jax.report.tables import plain_table
+from convnext_jax.tools.benchmark.memory import device_text, memory_limit, program_bytes, size_text
+from convnext_jax.tools.benchmark.programs import plan_noise, seen_extent
+from convnext_jax.tools.benchmark.timing import say
 from convnext_jax.train.step import lower_train_steps
 
 # Batches beyond this are not looked for, where the number of examples sets no limit.

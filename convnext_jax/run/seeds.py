@@ -7,13 +7,13 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from convnext_jax import loop
+from convnext_jax.run import loop
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
 from convnext_jax.evaluate.seeds import over_seeds
-from convnext_jax.signals import StopSignals
-from convnext_jax.train.programs import TrainPrograms
-from convnext_jax.workdir import DatasetRecord, claim, seed_runs, write_json
+from convnext_jax.run.signals import StopSignals
+from convnext_jax.train.compiler import TrainPrograms
+from convnext_jax.workdir.records import DatasetRecord, claim, seed_runs, write_json
 
 
 def train_seeds(

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from convnext_jax.ops.unfused import unfused
+from convnext_jax.ops.cpu import unfused
 
 
 def rematerialised(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

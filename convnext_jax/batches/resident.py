@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.data.dataset import Split
-from convnext_jax.random import Stream, stream_key
+from convnext_jax.keys import Stream, stream_key
 
 
 @jax.tree_util.register_dataclass

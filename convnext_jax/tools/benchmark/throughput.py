@@ -11,15 +11,15 @@ from jax.sharding import Mesh
 from convnext_jax import data
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent
-from convnext_jax.distributed import compute_dtype
+from convnext_jax.sharding import compute_dtype
 from convnext_jax.errors import UserError
 from convnext_jax.models import count_parameters
-from convnext_jax.preparation import check_against_data, largest_divisor
-from convnext_jax.spread import Spread
-from convnext_jax.tables import plain_table
-from convnext_jax.tools.benchmark_flops import flops_per_image
-from convnext_jax.tools.benchmark_memory import device_text, peak_bytes, program_bytes, size_text
-from convnext_jax.tools.benchmark_programs import (
+from convnext_jax.run.prepare import check_against_data, largest_divisor
+from convnext_jax.tools.benchmark.spread import Spread
+from convnext_jax.report.tables import plain_table
+from convnext_jax.tools.benchmark.flops import flops_per_image
+from convnext_jax.tools.benchmark.memory import device_text, peak_bytes, program_bytes, size_text
+from convnext_jax.tools.benchmark.programs import (
     Part,
     forward_part,
     model_macs,
@@ -28,7 +28,7 @@ from convnext_jax.tools.benchmark_programs import (
     seen_extent,
     step_part,
 )
-from convnext_jax.tools.benchmark_timing import matmul_ceiling, matmul_sizes, say, time_calls
+from convnext_jax.tools.benchmark.timing import matmul_ceiling, matmul_sizes, say, time_calls
 
 
 def throughput(

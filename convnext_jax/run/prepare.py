@@ -9,23 +9,23 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from convnext_jax.augment.policy import check_augment
+from convnext_jax.augment.pipeline import check_augment
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
 from convnext_jax.data.dataset import Split
-from convnext_jax.data.resident import ResidentSplit, put_split
-from convnext_jax.distributed import abstract, check_batch_size, compute_dtype, replicated
+from convnext_jax.batches.resident import ResidentSplit, put_split
+from convnext_jax.sharding import abstract, check_batch_size, compute_dtype, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.models import abstract_model, split_model
 from convnext_jax.models.architectures import configured_architecture
 from convnext_jax.models.from_config import model_from_config
-from convnext_jax.models.pretrained import Pretrained, start_from
+from convnext_jax.models.weights import Pretrained, start_from
 from convnext_jax.optim.groups import muon_labels
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import make_schedule
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import Program
-from convnext_jax.workdir import DatasetRecord
+from convnext_jax.workdir.records import DatasetRecord
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convnext_jax import command_line
+from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
-from convnext_jax.signals import StopSignals
-from convnext_jax.tools.sweep_points import Point, read_points
-from convnext_jax.tools.sweep_results import FIGURES, Outcome, ranked, results_table, write_results
+from convnext_jax.run.signals import StopSignals
+from convnext_jax.tools.sweep.points import Point, read_points
+from convnext_jax.tools.sweep.results import FIGURES, Outcome, ranked, results_table, write_results
 
-TRAIN = Path(__file__).parents[2] / "train.py"
+TRAIN = Path(__file__).parents[3] / "train.py"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convnext_jax.models.layers import Initializer, Linear
+from convnext_jax.layers.layers import Initializer, Linear
 
 
 class LSTM(nnx.Module):

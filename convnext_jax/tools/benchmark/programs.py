@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
-from convnext_jax.data.resident import Batch, EpochOrders, normalize
-from convnext_jax.distributed import batch_sharded, replicated
+from convnext_jax.batches.resident import Batch, EpochOrders, normalize
+from convnext_jax.sharding import batch_sharded, replicated
 from convnext_jax.models import merge_model
-from convnext_jax.models.counting import count_macs
-from convnext_jax.preparation import Run, check_against_data, plan, prepare
+from convnext_jax.models.costs import count_macs
+from convnext_jax.run.prepare import Run, check_against_data, plan, prepare
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Program, StepMetrics, lower_train_steps, train_step
 

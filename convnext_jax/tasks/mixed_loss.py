@@ -3,7 +3,7 @@
 import jax
 
 from convnext_jax.augment.mixing import Targets
-from convnext_jax.train.losses import cross_entropy
+from convnext_jax.tasks.losses import cross_entropy
 
 
 def mixed_cross_entropy(logits: jax.Array, targets: Targets, smoothing: float = 0.0) -> jax.Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from convnext_jax.data.cache import user_cache_folder
-from convnext_jax.data.locks import exclusive
+from convnext_jax.files import exclusive
 
 MAX_BYTES = 2 * 2**30
 MIN_SECONDS = 0.1

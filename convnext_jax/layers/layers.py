@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convnext_jax.models.drop_path import BranchScales, drop_path
+from convnext_jax.layers.drop_path import BranchScales, drop_path
 from convnext_jax.ops.depthwise import depthwise_conv
 from convnext_jax.ops.gelu import gelu
 from convnext_jax.ops.layer_norm import layer_norm

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.logging import read_metrics
-from convnext_jax.tables import markdown_table
-from convnext_jax.tools.sweep_points import Point, in_words
-from convnext_jax.workdir import seed_runs, write_json
+from convnext_jax.workdir.metrics_log import read_metrics
+from convnext_jax.report.tables import markdown_table
+from convnext_jax.tools.sweep.points import Point, in_words
+from convnext_jax.workdir.records import seed_runs, write_json
 
 FIGURES = ("validation/top1", "validation/top5", "validation/loss", "validation_ema/top1")  # the last where one is kept
 
@@ -103,7 +103,7 @@ def write_results(outcomes: Sequence[Outcome], title: str, workdir: Path) -> Non
 
 
 def _plot_curves(outcomes: Sequence[Outcome], title: str, workdir: Path) -> None:
-    from convnext_jax.curves import plot_comparison  # a second to import, and needed here alone
+    from convnext_jax.report.curves import plot_comparison  # a second to import, and needed here alone
 
     runs = []
     for outcome, label in zip(outcomes, short_labels([outcome.point for outcome in outcomes]), strict=True):

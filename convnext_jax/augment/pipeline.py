@@ -12,9 +12,9 @@ from convnext_jax.augment.geometry import alternating_flip, random_crop, random_
 from convnext_jax.augment.mixing import Targets, mix
 from convnext_jax.augment.randaugment import randaugment, trivial_augment
 from convnext_jax.config import AugmentConfig
-from convnext_jax.data.resident import Batch, normalize
+from convnext_jax.batches.resident import Batch, normalize
 from convnext_jax.errors import UserError
-from convnext_jax.random import Stream, stream_key
+from convnext_jax.keys import Stream, stream_key
 
 
 def augment(

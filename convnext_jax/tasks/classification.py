@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convnext_jax.train.losses import cross_entropy
+from convnext_jax.tasks.losses import cross_entropy
 
 
 @jax.tree_util.register_dataclass

@@ -13,22 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from convnext_jax.checkpoint import Checkpoints
+from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
-from convnext_jax.data.resident import EpochOrders
-from convnext_jax.distributed import replicated
-from convnext_jax.environment import describe_environment
-from convnext_jax.evaluate.exact import evaluate_split
-from convnext_jax.logging import MetricsWriter, Progress, read_metrics
+from convnext_jax.batches.resident import EpochOrders
+from convnext_jax.sharding import replicated
+from convnext_jax.run.environment import describe_environment
+from convnext_jax.evaluate.split import evaluate_split
+from convnext_jax.workdir.metrics_log import MetricsWriter, Progress, read_metrics
 from convnext_jax.models import count_parameters
-from convnext_jax.models.pretrained import Pretrained, start_from
-from convnext_jax.preparation import Run, plan, put_on_devices
-from convnext_jax.signals import StopSignals
-from convnext_jax.train.programs import TrainPrograms
+from convnext_jax.models.weights import Pretrained, start_from
+from convnext_jax.run.prepare import Run, plan, put_on_devices
+from convnext_jax.run.signals import StopSignals
+from convnext_jax.train.compiler import TrainPrograms
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import StepMetrics
-from convnext_jax.workdir import write_json
+from convnext_jax.workdir.records import write_json
 
 
 class Diverged(Exception):
@@ -245,7 +245,7 @@ class _Reporter:
 def _finish(workdir: Path, run: Run, parameters: int) -> dict[str, Any]:
     """Writes ``summary.json`` and ``curves.png`` from what was logged."""
     # Plotting is slow to import and wanted only here.
-    from convnext_jax.curves import plot_curves
+    from convnext_jax.report.curves import plot_curves
 
     lines = read_metrics(workdir / "metrics.jsonl")
     split, top1 = run.split, f"{run.split}/top1"

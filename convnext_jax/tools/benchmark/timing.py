@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from convnext_jax.distributed import batch_sharded, replicated
+from convnext_jax.sharding import batch_sharded, replicated
 
 
 def time_calls(

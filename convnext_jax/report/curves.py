@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 
-from convnext_jax.logging import Line
+from convnext_jax.workdir.metrics_log import Line
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (the backend that needs no screen has to be chosen first)
