@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from convnext_jax.precision import DTYPES
 from convnext_jax.tools import command_line
-from convnext_jax.config import DTYPES
 
 
 def main() -> None:
@@ -11,7 +11,7 @@ def main() -> None:
     parser = command_line.Parser(
         "Evaluates a checkpoint of train.py exactly: each example of the split counts once.",
         "Writes evaluation.json. The machine may have other devices than the training had.\n"
-        "Of a run of several seeds each is evaluated, and their mean and standard deviation told.",
+        "Of a run with several seeds each is evaluated, and their mean and standard deviation are given.",
     )
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
     parser.add_argument("--step", default="latest", help="which checkpoint: latest (default), best, or a step")
@@ -28,9 +28,9 @@ def main() -> None:
         parser.error(f"--batch_size {arguments.batch_size}: must be at least 1")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.run.compilation_cache import keep_compiled_programs
     from convnext_jax.evaluate import offline
-    from convnext_jax.evaluate.seeds import seed_table
+    from convnext_jax.report.tables import seed_table
+    from convnext_jax.run.compilation_cache import keep_compiled_programs
 
     keep_compiled_programs()
     evaluation = offline.evaluate_workdir(

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.tools import command_line
 from convnext_jax.config import Experiment
+from convnext_jax.tools import command_line
 
 
 def main() -> None:
     """The command."""
     parser = command_line.Parser(
-        "Trains a ConvNeXt. Run the same command again to go on after an interruption.",
+        "Trains a network on images. Run the same command again to go on after an interruption.",
         "Any field of the configuration can be set: --config.section.field=value;\n"
         "--print_config shows them all, --config.run.seeds=3 trains three seeds. Exit status: 0 done, 2 usage error,\n"
         "1 any other failure, 75 stopped by a signal with the state saved: run the same command again.",
@@ -41,62 +41,61 @@ def _default_workdir(config: str, experiment: Experiment) -> Path:
 
 
 def _train(experiment: Experiment, workdir: Path) -> None:
-    # What follows takes seconds to import; a mistake above was answered without it.
-    from convnext_jax import data
-    from convnext_jax.run import loop
-    from convnext_jax.run import prepare as preparation
-    from convnext_jax.run import seeds
-    from convnext_jax.workdir import records as workdirs
+    # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.loop import Diverged, Stopped, train
+    from convnext_jax.run.prepare import prepare
+    from convnext_jax.run.seeds import train_seeds
     from convnext_jax.sharding import make_mesh
-    from convnext_jax.train.compiler import TrainPrograms
+    from convnext_jax.train.compiler import StepCompiler
 
     keep_compiled_programs()
-    preparation.check_optimizer(experiment)
-    begun = all(workdirs.has_begun(directory) for directory, _ in workdirs.seed_runs(workdir, experiment))
-    workdirs.claim(workdir, experiment)
-    dataset = data.load(experiment.data)
     mesh = make_mesh()
-    preparation.check_against_data(experiment, dataset, mesh)
-    if not begun:
-        preparation.check_pretrained(experiment, dataset)
-    workdirs.DatasetRecord.of(dataset).write(workdir)
-    print(f"workdir: {workdir}")
     try:
-        with TrainPrograms() as programs:
+        with StepCompiler() as compiler:
             if experiment.run.seeds > 1:
-                _report_seeds(workdir, seeds.train_seeds(experiment, dataset, workdir, mesh, programs))
+                _report_seeds(workdir, train_seeds(experiment, workdir, mesh, compiler))
             else:
-                _report(workdir, loop.train(experiment, dataset, workdir, mesh, programs))
-    except loop.Diverged as error:
+                with prepare(experiment, workdir, mesh, compiler=compiler) as run:
+                    _report(workdir, train(run))
+    except Diverged as error:
         command_line.fail(str(error), command_line.EXIT_FAILURE)
-    except loop.Stopped as stopped:
+    except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(command_line.EXIT_TEMPFAIL)
 
 
+_LABELS = {"top1": "top-1", "top5": "top-5"}
+
+
 def _report(workdir: Path, summary: dict[str, Any]) -> None:
+    if not summary:  # in all processes but the lead
+        return
     split, final = summary["split"], summary["final"]
-    loss, top1, top5 = (f"{final[f'{split}/{name}']:.4f}" for name in ("loss", "top1", "top5"))
+    figures = ", ".join(
+        f"{_LABELS.get(name, name)} {final[f'{split}/{name}']:.4f}" for name in ("top1", "top5", "loss")
+    )
     average = f", of the EMA top-1 {final[f'{split}_ema/top1']:.4f}" if f"{split}_ema/top1" in final else ""
     print(
-        f"done: {split} top-1 {top1}, top-5 {top5}, loss {loss}{average}"
-        f" after {final['epoch']:g} epochs, {summary['seconds']:.0f} s; see {workdir}/curves.png"
+        f"done: {split} {figures}{average} after {final['epoch']:g} epochs, {summary['seconds']:.0f} s;"
+        f" see {workdir}/curves.png"
     )
 
 
 def _report_seeds(workdir: Path, summary: dict[str, Any]) -> None:
-    from convnext_jax.evaluate.seeds import seed_table
+    from convnext_jax.report.tables import seed_table
 
+    if not summary:
+        return
     split, seeds = summary["split"], summary["seeds"]
-    loss, top1, top5 = (
-        f"{summary['mean'][name]:.4f} ± {summary['std'][name]:.4f}"
-        for name in (f"{split}/loss", f"{split}/top1", f"{split}/top5")
+    figures = ", ".join(
+        f"{_LABELS.get(name, name)} {summary['mean'][f'{split}/{name}']:.4f} ± {summary['std'][f'{split}/{name}']:.4f}"
+        for name in ("top1", "top5", "loss")
     )
     print(seed_table({seed: one["final"] for seed, one in seeds.items()}, names=tuple(summary["mean"])))
     print(
-        f"done: {split} top-1 {top1}, top-5 {top5}, loss {loss}"
-        f" (mean ± standard deviation of {len(seeds)} seeds), {summary['seconds']:.0f} s; see {workdir}/summary.json"
+        f"done: {split} {figures} (mean ± standard deviation of {len(seeds)} seeds), {summary['seconds']:.0f} s;"
+        f" see {workdir}/summary.json"
     )
 
 

@@ -12,7 +12,6 @@ wait, and ratios are those of a round, then their median. PyTorch is installed i
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import sys
@@ -26,13 +25,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.comparison.case import Case
 from benchmarks.comparison.protocol import Job
 from benchmarks.comparison.record import make_record
-from benchmarks.comparison.rounds import Disagreement, Outcome, check_agreement, measure_rounds, warm_up
+from benchmarks.comparison.rounds import Disagreement, WarmUp, check_agreement, measure_rounds, warm_up
 from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS, python_of
 from benchmarks.comparison.table import result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
-from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError, nearest
-from convnext_jax.models.architectures import ARCHITECTURES, STEMS, Architecture
+from convnext_jax.files import write_json
+from convnext_jax.models.convnext import STEMS, ConvNeXtArchitecture
+from convnext_jax.models.registry import MODELS, named_architecture
+from convnext_jax.tools import command_line
 
 
 def main() -> None:
@@ -70,7 +71,7 @@ def main() -> None:
         command_line.fail(str(error), command_line.EXIT_FAILURE)
     print(result_table(record))
     if options.output is not None:
-        options.output.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(options.output, record)
 
 
 def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) 
     environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | variables
     workers: dict[str, Worker] = {}
     differences: dict[str, dict[str, float]] = {}
-    reference: Outcome | None = None
+    reference: WarmUp | None = None
     with contextlib.ExitStack() as stack:
         write_inputs(case, folder)
         for name, python in pythons.items():
@@ -117,7 +118,8 @@ def _case(options: argparse.Namespace) -> Case:
         raise UserError(f"--model: {options.model!r} is not compared: {nearest(options.model, _models())}")
     if options.stem not in _stems():
         raise UserError(f"--stem: {options.stem!r} is not compared: {nearest(options.stem, _stems())}")
-    architecture = dataclasses.replace(ARCHITECTURES[options.model], stem=options.stem)
+    architecture = named_architecture(options.model, {"stem": options.stem})
+    assert isinstance(architecture, ConvNeXtArchitecture)
     architecture.check_image_size(options.image_size, options.image_size)
     (window,) = STEMS[options.stem]
     return Case(
@@ -134,12 +136,13 @@ def _case(options: argparse.Namespace) -> Case:
 
 
 def _models() -> list[str]:
-    """The networks of which the other systems have their own: ConvNeXt's first version."""
-    return [name for name, each in ARCHITECTURES.items() if each == Architecture(each.depths, each.dims)]
+    """Returns the networks that the other systems have too: ConvNeXt's first version."""
+    convnexts = {name: each for name, each in MODELS.items() if isinstance(each, ConvNeXtArchitecture)}
+    return [name for name, each in convnexts.items() if each == ConvNeXtArchitecture(each.depths, each.dims)]
 
 
 def _stems() -> list[str]:
-    """The stems of one convolution."""
+    """Returns the stems of one convolution."""
     return [name for name, windows in STEMS.items() if len(windows) == 1]
 
 

@@ -1,8 +1,8 @@
-"""Puts the table of comparisons into the README, from their records.
+"""Puts the table of comparisons into docs/performance.md, from their records.
 
     python benchmarks/comparison_table.py benchmarks/results/compare_*.json
 
-It stands between the two comments that name this file.
+It is between the two comments that name this file.
 """
 
 import json
@@ -12,8 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.comparison.table import insert_table, readme_table
-from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
+from convnext_jax.files import write_text
+from convnext_jax.tools import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,8 +30,8 @@ def main() -> None:
         if not file.is_file() or not file.is_relative_to(ROOT):
             raise UserError(f"{file} is no file of this repository")
         records[file.relative_to(ROOT).as_posix()] = json.loads(file.read_text())
-    readme = ROOT / "README.md"
-    readme.write_text(insert_table(readme.read_text(), readme_table(records)))
+    page = ROOT / "docs" / "performance.md"
+    write_text(page, insert_table(page.read_text(encoding="utf-8"), readme_table(records)))
 
 
 if __name__ == "__main__":

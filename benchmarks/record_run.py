@@ -11,8 +11,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
+from convnext_jax.files import write_json
+from convnext_jax.tools import command_line
 from convnext_jax.workdir.metrics_log import read_metrics
 from convnext_jax.workdir.records import read_experiment, seed_runs
 
@@ -26,11 +27,11 @@ def main() -> None:
     command_line.check_output(options.output)
     sweep = read(options.workdir / "sweep.json")
     record = record_run(options.workdir) if sweep is None else record_sweep(options.workdir, sweep)
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(options.output, record)
 
 
 def record_run(workdir: Path) -> dict[str, Any]:
-    """The record of a run of one seed or several.
+    """Returns the record of a run of one seed or several.
 
     Raises:
       UserError: it has not ended.
@@ -45,18 +46,18 @@ def record_run(workdir: Path) -> dict[str, Any]:
 
 
 def record_sweep(workdir: Path, sweep: dict[str, Any]) -> dict[str, Any]:
-    """The records of the points of a sweep, behind what each of them sets and how it ended."""
+    """Returns the records of the points of a sweep, with what each of them sets and how it ended."""
     points = [point | {"run": record_run(workdir / point["folder"])} for point in sweep["points"] if point["figures"]]
     return sweep | {"points": points + [point for point in sweep["points"] if not point["figures"]]}
 
 
 def read(path: Path) -> Any:
-    """The content of a JSON file, None where there is none."""
+    """Returns the content of a JSON file, None if there is none."""
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def curve(path: Path) -> list[dict[str, float]]:
-    """For each epoch the mean of each training figure and the figures of an evaluation at its end."""
+    """Returns for each epoch the mean of each training figure, and the figures of an evaluation at its end."""
     epochs: dict[int, dict[str, list[float]]] = {}
     for line in read_metrics(path):
         figures = epochs.setdefault(math.ceil(line["epoch"]), {})

@@ -1,4 +1,4 @@
-"""ConvNeXt and its variants on small-image data sets, in JAX: training, resumption and exact evaluation.
+"""Train and evaluate ConvNeXt, its variants and the networks it is compared with on small images, in JAX.
 
 The names below load on first use, so that importing the package costs nothing.
 """
@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convnext_jax.models import create_model, list_models
+    from convnext_jax.models import create_model, list_models, load_model
 
-__all__ = ["create_model", "list_models"]
-__version__ = "0.1.0"
+__all__ = ["create_model", "list_models", "load_model"]
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,19 +1,19 @@
-"""What a user's mistake raises, and how its message finds the remedy."""
+"""The error for a user's mistake, and the wording of its remedy."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one line that names the thing and the remedy.
+    """A mistake of the user's, in one line that names the thing and the remedy.
 
-    The command lines print it as ``error: <message>`` and exit with status 2; library code raises it for
-    everything that the user can put right: a wrong field, a missing file, an unusable picture.
+    The command lines print it as ``error: <message>`` and exit with status 2. Library code raises it for everything
+    that the user can fix: a wrong field, a missing file, an unreadable picture.
     """
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The remedy for a wrong name: the nearest right one, and all of them where they are few.
+    """Returns the remedy for a wrong name: the nearest right one, and all of them if they are few.
 
     >>> nearest("adam", ["adamw", "sgd"])
     "did you mean 'adamw'? allowed: adamw, sgd"
@@ -22,3 +22,14 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(names)}" if len(names) <= 30 or not close else hint.strip()
+
+
+def check(field: str, value: object, holds: bool, allowed: str) -> None:
+    """Raises UserError unless a value is what it must be.
+
+    >>> check("depth", 0, False, "1 or more")
+    Traceback (most recent call last):
+    convnext_jax.errors.UserError: depth=0: must be 1 or more
+    """
+    if not holds:
+        raise UserError(f"{field}={value!r}: must be {allowed}")

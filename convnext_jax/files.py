@@ -1,26 +1,59 @@
-"""One process does the work, the others wait; what a killed process left behind is swept away."""
+"""Files that appear whole or not at all, and work that one process does while the others wait."""
 
 import contextlib
+import json
 import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 log = logging.getLogger(__name__)
 
 
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Holds the lock file ``path``, waiting as long as another process holds it.
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all. A reader sees the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
-    The system lets go of the lock when its process ends, however it ends.
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Makes a folder that appears under its name only once it is complete.
 
     Args:
-      path: the lock file; its folder is made.
+      path: the folder to make. Its parent is created; the folder itself must not exist when the context ends.
+
+    Yields:
+      A temporary folder to fill. It becomes ``path`` if the context ends without an error and is deleted otherwise.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.tmp-", dir=path.parent) as temporary:
+        complete = Path(temporary) / path.name
+        complete.mkdir()
+        yield complete
+        complete.rename(path)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds the lock file ``path``, and waits for as long as another process holds it.
+
+    The operating system releases the lock when its process ends, however it ends.
+
+    Args:
+      path: the lock file; its folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
@@ -36,7 +69,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether new files may be put into ``folder``, or into the nearest existing folder above it.
+    """Returns whether new files may be put into ``folder``, or into the nearest existing folder above it.
 
     A folder whose permission bits allow nobody to write counts as read-only, even for the superuser.
     """
@@ -47,9 +80,17 @@ def is_writable(folder: Path) -> bool:
 
 
 def sweep(folder: Path, pattern: str) -> None:
-    """Removes what matches ``pattern`` in ``folder``; the caller holds the lock that guards these names."""
+    """Removes what matches ``pattern`` in ``folder``: what a killed process left behind.
+
+    The caller makes sure that no other process is using these names, usually with a lock.
+    """
     for leftover in folder.glob(pattern):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def user_cache_folder() -> Path:
+    """Returns this project's part of the user's cache folder ($XDG_CACHE_HOME, else ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convnext_jax"

@@ -1,5 +1,6 @@
-"""Devices, the mesh over them, and how arrays lie on it: the one place where shardings are decided."""
+"""The devices, the mesh over them, and how arrays lie on it: the one place where shardings are decided."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from convnext_jax.errors import UserError
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """The devices, all of all processes if None, on one axis, ``data``, which a batch is split over.
+    """Returns the devices, by default all of all processes, on one axis, ``data``, that a batch is split over.
 
     The axis is of type Auto: XLA propagates shardings through the step from the few that are named here.
     """
@@ -18,31 +19,44 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on each device."""
-    return NamedSharding(mesh, PartitionSpec())
+@dataclasses.dataclass(frozen=True)
+class Sharding:
+    """How arrays lie on the devices. Everything that places an array is handed one.
 
+    Attributes:
+      mesh: the devices.
+    """
 
-def batch_sharded(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    mesh: Mesh
 
+    @property
+    def replicated(self) -> NamedSharding:
+        """The whole array on each device."""
+        return NamedSharding(self.mesh, PartitionSpec())
 
-def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError where a batch cannot be split evenly over the devices."""
-    if batch_size % mesh.size:
-        lower = batch_size - batch_size % mesh.size
-        choices = f"{lower} or {lower + mesh.size}" if lower else str(mesh.size)
-        raise UserError(f"{field}={batch_size} is not a multiple of the {mesh.size} devices; take {choices}")
+    @property
+    def batch(self) -> NamedSharding:
+        """The leading axis split over the devices."""
+        return NamedSharding(self.mesh, PartitionSpec("data"))
+
+    @property
+    def state(self) -> NamedSharding:
+        """That of the parameters, the optimizer's state and the moving averages."""
+        return self.replicated
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices."""
+        return self.mesh.size
+
+    def check_batch_size(self, field: str, batch_size: int) -> None:
+        """Raises UserError if a batch cannot be split evenly over the devices."""
+        if batch_size % self.num_devices:
+            lower = batch_size - batch_size % self.num_devices
+            choices = f"{lower} or {lower + self.num_devices}" if lower else str(self.num_devices)
+            raise UserError(f"{field}={batch_size} is not a multiple of the {self.num_devices} devices; take {choices}")
 
 
 def abstract(tree: Any, sharding: NamedSharding) -> Any:
-    """The shapes and dtypes of a tree of arrays, with the sharding that they shall have."""
+    """Returns the shapes and dtypes of a tree of arrays, with the sharding that they shall have."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
-
-
-def compute_dtype(name: str) -> str:
-    """What ``config.model.dtype`` means on this machine: ``auto`` is float32 on a CPU, else bfloat16."""
-    if name != "auto":
-        return name
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -9,10 +9,10 @@ import pytest
 from photographs import photographs
 
 from convnext_jax.augment.pipeline import augment, check_augment
-from convnext_jax.config import AugmentConfig
 from convnext_jax.batches.resident import Batch, normalize
-from convnext_jax.sharding import batch_sharded, make_mesh, replicated
+from convnext_jax.config import AugmentConfig
 from convnext_jax.errors import UserError
+from convnext_jax.sharding import batch_sharded, make_mesh, replicated
 
 IMAGES = photographs(32, 32)
 BATCH = Batch(jnp.asarray(IMAGES), jnp.arange(12, dtype=jnp.int32), jnp.arange(100, 112, dtype=jnp.int32), jnp.int32(3))

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from convnext_jax.tasks.losses import cross_entropy
+from convnext_jax.tasks.mixed_loss import mixed_cross_entropy
 from scipy import stats
 
 from convnext_jax.augment.mixing import Targets, beta_quantile, mix
-from convnext_jax.tasks.losses import cross_entropy
-from convnext_jax.tasks.mixed_loss import mixed_cross_entropy
 
 # Image i is i everywhere, so that a mixed one tells its share.
 COUNT = 2000

@@ -11,17 +11,17 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT
+from convnext_jax.tools.benchmark.flops import flops_per_image
 from jax.sharding import Mesh
 from tiny import TINY_MODEL, tiny_dataset, tiny_experiment
 
 from convnext_jax import data
-from convnext_jax.run import loop
 from convnext_jax.config import DataConfig, Experiment, OptimConfig
 from convnext_jax.data.registry import Extent, known_extent
-from convnext_jax.sharding import make_mesh
 from convnext_jax.errors import UserError
+from convnext_jax.run import loop
+from convnext_jax.sharding import make_mesh
 from convnext_jax.tools import benchmark, benchmark_throughput
-from convnext_jax.tools.benchmark.flops import flops_per_image
 from convnext_jax.tools.benchmark.programs import model_macs, pipeline_part, prepare_noise, step_part
 from convnext_jax.tools.benchmark.throughput import throughput, throughput_table
 from convnext_jax.train.compiler import TrainPrograms

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from convnext_jax.workdir.checkpoints import Checkpoints
-from convnext_jax.sharding import abstract, make_mesh, replicated
 from convnext_jax.errors import UserError
+from convnext_jax.sharding import abstract, make_mesh, replicated
 from convnext_jax.train.state import TrainState, init_state
+from convnext_jax.workdir.checkpoints import Checkpoints
 
 OPTIMIZER = optax.adam(0.1)
 

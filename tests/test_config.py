@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from convnext_jax.tools.command_line import check_names
 from convnext_jax.config import CHOICES, SECTIONS, Experiment, default_config, parse_experiment
 from convnext_jax.errors import UserError
+from convnext_jax.tools.command_line import check_names
 
 CONFIG_FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(CONFIG_FOLDER.rglob("*.py"))

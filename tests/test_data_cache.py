@@ -20,8 +20,8 @@ from convnext_jax.data import cache, decode
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import PixelSums
 from convnext_jax.data.decode import Picture, decode_split
-from convnext_jax.files import is_writable
 from convnext_jax.errors import UserError
+from convnext_jax.files import is_writable
 
 
 @dataclasses.dataclass(frozen=True)

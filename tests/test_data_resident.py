@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convnext_jax.batches.resident import EpochOrders, batch_indices, epoch_order, normalize, put_split
 from convnext_jax.data import resident
 from convnext_jax.data.dataset import Split
-from convnext_jax.batches.resident import EpochOrders, batch_indices, epoch_order, normalize, put_split
 from convnext_jax.sharding import make_mesh, replicated
 
 

@@ -8,18 +8,18 @@ from typing import Any, cast
 import jax
 import numpy as np
 import pytest
+from convnext_jax.data.validation import hold_out_validation
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax.run import loop
-from convnext_jax.run import prepare as preparation
 from convnext_jax.config import DataConfig
 from convnext_jax.data import Dataset, Split, load
-from convnext_jax.data.validation import hold_out_validation
-from convnext_jax.sharding import make_mesh
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate import offline
-from convnext_jax.workdir.metrics_log import read_metrics
+from convnext_jax.run import loop
+from convnext_jax.run import prepare as preparation
+from convnext_jax.sharding import make_mesh
 from convnext_jax.train.compiler import TrainPrograms
+from convnext_jax.workdir.metrics_log import read_metrics
 from convnext_jax.workdir.records import DatasetRecord, claim
 
 

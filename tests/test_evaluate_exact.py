@@ -7,9 +7,9 @@ import pytest
 from tiny import NUM_CLASSES, tiny_dataset, tiny_model
 
 from convnext_jax.batches.resident import put_split
-from convnext_jax.sharding import make_mesh, replicated
 from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models import split_model
+from convnext_jax.sharding import make_mesh, replicated
 
 DATASET = tiny_dataset(test=13)
 MODEL = tiny_model(seed=3)

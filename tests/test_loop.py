@@ -18,18 +18,18 @@ import pytest
 from flax import nnx
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax.run import loop
-from convnext_jax.run import prepare as preparation
 from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
-from convnext_jax.sharding import make_mesh
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.split import evaluate_split
-from convnext_jax.workdir.metrics_log import read_metrics
 from convnext_jax.models import split_model
 from convnext_jax.models.weights import Pretrained
+from convnext_jax.run import loop
+from convnext_jax.run import prepare as preparation
+from convnext_jax.sharding import make_mesh
 from convnext_jax.train import programs as train_programs
 from convnext_jax.train.compiler import TrainPrograms
 from convnext_jax.train.step import Program, lower_train_steps
+from convnext_jax.workdir.metrics_log import read_metrics
 from convnext_jax.workdir.records import claim
 
 DATASET = tiny_dataset()

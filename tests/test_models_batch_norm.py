@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convnext_jax.layers.layers import BatchNorm
 from test_train_step import STEPS_PER_EPOCH, build, draw
 from tiny import tiny_model
 
-from convnext_jax.workdir.checkpoints import Checkpoints
-from convnext_jax.sharding import abstract, batch_sharded, make_mesh, replicated
 from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models import merge_model, running_statistics, split_model
-from convnext_jax.layers.layers import BatchNorm
+from convnext_jax.sharding import abstract, batch_sharded, make_mesh, replicated
 from convnext_jax.train.step import train_steps
+from convnext_jax.workdir.checkpoints import Checkpoints
 
 
 def test_training_normalises_by_the_batch_and_moves_the_running_statistics() -> None:

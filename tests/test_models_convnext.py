@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convnext_jax.layers.layers import GlobalResponseNorm, Initializer, LayerNorm
+from convnext_jax.models.architectures import STEMS, Architecture, stem_output_size
 from scipy.special import erf
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import create_model, merge_model, split_model
-from convnext_jax.models.architectures import STEMS, Architecture, stem_output_size
 from convnext_jax.models.convnext import ConvNeXt
-from convnext_jax.layers.layers import GlobalResponseNorm, Initializer, LayerNorm
 
 SMALL = Architecture((1, 2, 1, 1), (4, 6, 8, 10), stem="patch2", layer_scale=0.3)
 ISOTROPIC = {"isotropic": True, "dims": (6, 6, 6, 6), "layer_scale": 0.0}

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convnext_jax.models.architectures import ARCHITECTURES, STEMS, configured_architecture
+from convnext_jax.models.from_config import model_from_config
 
 from convnext_jax.config import ModelConfig
 from convnext_jax.errors import UserError
 from convnext_jax.models import count_parameters, create_model, list_models, merge_model, split_model
-from convnext_jax.models.architectures import ARCHITECTURES, STEMS, configured_architecture
-from convnext_jax.models.from_config import model_from_config
 
 # With a head of 1,000 classes, to the last parameter; published as 3.7, 5.2, 9.05, 15.6, 28.6, 50.2, 88.6, 197.8 and
 # 350.2 million; V2 as 3.7, 5.2, 9.1, 15.6, 28.6, 89, 198 and 660; isotropic as 22, 87 and 306.

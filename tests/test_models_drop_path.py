@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from convnext_jax.models.architectures import Architecture
-from convnext_jax.models.convnext import ConvNeXt
 from convnext_jax.layers.drop_path import draw_branch_scales, drop_path, linear_rates
 from convnext_jax.layers.layers import Initializer
+from convnext_jax.models.architectures import Architecture
+
+from convnext_jax.models.convnext import ConvNeXt
 
 
 def test_rates_grow_linearly_over_all_blocks_from_zero() -> None:

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from conftest import ROOT
+from convnext_jax.models.architectures import ARCHITECTURES
+from convnext_jax.models.summary import PARTS, summarize
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import abstract_model, create_model, merge_model
-from convnext_jax.models.architectures import ARCHITECTURES
 from convnext_jax.models.costs import activation_bytes, count_macs
-from convnext_jax.models.summary import PARTS, summarize
 from convnext_jax.ops.depthwise import depthwise_conv
 
 # 10^9 multiply-adds at 224 pixels with 1,000 classes, as Liu et al. 2022 and Woo et al. 2023 give them.

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch_reference
 from conftest import ROOT
+from convnext_jax.models.architectures import ARCHITECTURES
 from safetensors.numpy import save_file
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import create_model, split_model
-from convnext_jax.models.architectures import ARCHITECTURES
-from convnext_jax.models.parameters import flat_params
-from convnext_jax.models.weights import Pretrained, resize_kernel, start_from
-from convnext_jax.models.torch_import import export_state_dict, import_state_dict
 from convnext_jax.models.convnext_torch_names import LAYOUTS, from_torch, torch_name
+from convnext_jax.models.parameters import flat_params
+from convnext_jax.models.torch_import import export_state_dict, import_state_dict
+from convnext_jax.models.weights import Pretrained, resize_kernel, start_from
 
 RECORD = json.loads(torch_reference.RECORD.read_text())
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from convnext_jax.layers.layers import Initializer
+from convnext_jax.models.architectures import ARCHITECTURES, Architecture
 from scipy.special import erf
 
-from convnext_jax.models import abstract_model, count_parameters, create_model, list_models, merge_model, split_model
-from convnext_jax.models.architectures import ARCHITECTURES, Architecture
 from convnext_jax.layers.bilstm2d import BiLSTM2D
+from convnext_jax.models import abstract_model, count_parameters, create_model, list_models, merge_model, split_model
 from convnext_jax.models.costs import count_macs
-from convnext_jax.layers.layers import Initializer
 from convnext_jax.models.multiscale import DESIGNS, MultiscaleBlock
 from convnext_jax.models.swin_mlp import SwinMLPBlock
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
+from convnext_jax.ops.depthwise_table import read_table
 from jax.sharding import NamedSharding, PartitionSpec
 
 from convnext_jax.ops import depthwise, depthwise_conv, depthwise_pallas
-from convnext_jax.ops.depthwise_table import read_table
 
 ALGORITHMS = depthwise.IMPLEMENTATIONS[1:]
 CPU = ("shift", "banded")

@@ -13,12 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.config import OPTIMIZERS, OptimConfig
 from convnext_jax.models.parameters import flat_params, nested_params
 from convnext_jax.optim import optimizer as optimizer_module
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.train.state import TrainState, init_state
+from convnext_jax.workdir.checkpoints import Checkpoints
 
 Arrays = dict[str, np.ndarray]
 SHAPES = {

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
+from convnext_jax.models.architectures import ARCHITECTURES, BLOCKS, Architecture
+from convnext_jax.optim.groups import GROUPS, Group, decay_mask, group_of, muon_labels
 from tiny import tiny_model
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import abstract_model, count_parameters, create_model, list_models, split_model
-from convnext_jax.models.architectures import ARCHITECTURES, BLOCKS, Architecture
 from convnext_jax.models.parameters import flat_params
 from convnext_jax.optim import groups
-from convnext_jax.optim.groups import GROUPS, Group, decay_mask, group_of, muon_labels
 from convnext_jax.optim.layer_decay import layer_factors, layer_label, scale_by_layer_decay
 from convnext_jax.optim.summary import summarize_groups, summarize_layers
 

@@ -14,15 +14,14 @@ import pytest
 from test_loop import without_clocks
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax.run import loop
-from convnext_jax.run import prepare as preparation
-from convnext_jax.run import seeds
 from convnext_jax.config import Experiment
-from convnext_jax.sharding import abstract, make_mesh, replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate import offline
 from convnext_jax.evaluate.seeds import over_seeds, seed_table
 from convnext_jax.models import split_model
+from convnext_jax.run import loop, seeds
+from convnext_jax.run import prepare as preparation
+from convnext_jax.sharding import abstract, make_mesh, replicated
 from convnext_jax.train import programs as train_programs
 from convnext_jax.train.compiler import TrainPrograms
 from convnext_jax.train.step import lower_train_steps

@@ -12,18 +12,18 @@ import optax
 import pytest
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax.workdir.checkpoints import Checkpoints
-from convnext_jax.config import Experiment
 from convnext_jax.batches.resident import put_split
-from convnext_jax.sharding import make_mesh, replicated
+from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate import offline
-from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.evaluate.soup import make_soup
+from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models import split_model
 from convnext_jax.models.weights import Pretrained, start_from
+from convnext_jax.sharding import make_mesh, replicated
 from convnext_jax.tools import soup as tool
 from convnext_jax.train.state import init_state
+from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.records import DatasetRecord, claim
 
 DATASET = tiny_dataset()

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from convnext_jax.report import curves
 from convnext_jax.errors import UserError
+from convnext_jax.report import curves
 from convnext_jax.run.signals import StopSignals
 from convnext_jax.tools import sweep
 from convnext_jax.tools.sweep.__main__ import run_sweep

@@ -5,12 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from convnext_jax.models.architectures import Architecture
 from flax import nnx
 from tiny import NUM_CLASSES
 
 from convnext_jax.augment.mixing import Targets
 from convnext_jax.models import create_model, split_model
-from convnext_jax.models.architectures import Architecture
 from convnext_jax.train.gradients import Outcome, accumulated_gradient, gradient_norm, sharpness_aware
 
 RANDOM = np.random.default_rng(0)

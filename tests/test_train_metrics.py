@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convnext_jax.tasks.losses import cross_entropy
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from convnext_jax.tasks.losses import cross_entropy
 from convnext_jax.tasks.classification import ClassificationSums, classification_sums, label_rank
 
 RNG = np.random.default_rng(0)

@@ -11,12 +11,12 @@ import pytest
 from jax.sharding import Mesh
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.batches.resident import EpochOrders, ResidentSplit, put_split
-from convnext_jax.sharding import make_mesh, replicated
+from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.models import split_model
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import make_schedule
+from convnext_jax.sharding import make_mesh, replicated
 from convnext_jax.train import step as step_module
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import Program, StepMetrics, lower_train_steps, train_steps

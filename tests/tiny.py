@@ -3,13 +3,13 @@
 from typing import Any
 
 import numpy as np
+from convnext_jax.layers.layers import Initializer
+from convnext_jax.models.architectures import Architecture
 from flax import nnx
 
 from convnext_jax.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig
 from convnext_jax.data.dataset import Dataset, Split
-from convnext_jax.models.architectures import Architecture
 from convnext_jax.models.convnext import ConvNeXt
-from convnext_jax.layers.layers import Initializer
 
 NUM_CLASSES = 4
 # The settings of `tiny_model`, for what builds the model itself.

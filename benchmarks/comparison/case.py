@@ -17,7 +17,7 @@ class Case:
       model: name of the network, as this project and timm have it.
       depths: blocks of each of the four stages.
       dims: channels of each stage.
-      stem: name of the stem in `convnext_jax.models.architectures.STEMS`.
+      stem: name of the stem in `convnext_jax.models.convnext.STEMS`.
       window: side, stride and padding of the stem's convolution, in pixels.
       image_size: side of the images, in pixels.
       batch_size: images a step, B.

@@ -1,5 +1,6 @@
 """Holds this project's network and its real training step, several steps a call as `train.py` takes them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,16 +10,21 @@ import optax
 
 from benchmarks.comparison.case import LEARNING_RATE, WEIGHT_DECAY, product_side
 from benchmarks.comparison.protocol import Job, serve
+from convnext_jax.augment.pipeline import augment
+from convnext_jax.batches.preprocess import Normalization
+from convnext_jax.batches.resident import ResidentSource, abstract_split
+from convnext_jax.batches.source import Batch
 from convnext_jax.config import AugmentConfig, OptimConfig
-from convnext_jax.batches.resident import Batch
-from convnext_jax.sharding import batch_sharded, make_mesh, replicated
-from convnext_jax.run.environment import describe_environment
-from convnext_jax.models import abstract_model, count_parameters, create_model, merge_model
-from convnext_jax.models.parameters import nested_params
+from convnext_jax.data.dataset import Split
+from convnext_jax.models.parameters import abstract_model, count_parameters, merge_model, nested
+from convnext_jax.models.registry import create_model
 from convnext_jax.optim.optimizer import make_optimizer
+from convnext_jax.run.environment import describe_environment
+from convnext_jax.sharding import Sharding, make_mesh
+from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools.benchmark.programs import compile_constant_steps
 from convnext_jax.train.state import init_state
-from convnext_jax.train.step import Program
+from convnext_jax.train.step import StepSpec
 
 
 class ConvNextJax:
@@ -27,34 +33,33 @@ class ConvNextJax:
     def __init__(self, job: Job) -> None:
         case = job.case
         self.dtype = job.options["dtype"]
-        mesh = make_mesh()
-        whole, split = replicated(mesh), batch_sharded(mesh)
-        definition, _, _ = abstract_model(
+        sharding = Sharding(make_mesh())
+        model = abstract_model(
             lambda: create_model(case.model, num_classes=case.num_classes, stem=case.stem, dtype=self.dtype)
         )
-        params = jax.device_put(nested_params(job.weights("flat")), whole)
+        params = jax.device_put(nested(job.weights("flat")), sharding.state)
+        pixels, labels = job.array("pixels"), job.array("labels")
         # No warm-up and no smoothing: the other systems have neither.
         optim = OptimConfig(learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, label_smoothing=0.0)
-        schedule = optax.constant_schedule(LEARNING_RATE)
-        self.program = Program(
-            definition=definition,
-            optimizer=make_optimizer(optim, schedule),
+        schedule, task = optax.constant_schedule(LEARNING_RATE), Classification(case.num_classes)
+        plain = AugmentConfig(crop_padding=0, flip="none")
+        split = abstract_split(Split(pixels, labels), sharding)
+        self.spec = StepSpec(
+            definition=model.definition,
+            task=task,
+            optimizer=make_optimizer(optim, schedule, model),
             schedule=schedule,
-            augment=AugmentConfig(crop_padding=0, flip="none"),
-            optim=optim,
-            batch_size=case.batch_size,
-            mean=(0.5,) * 3,
-            std=(0.25,) * 3,
-            mesh=mesh,
+            augment=functools.partial(augment, plain, task, Normalization((0.5,) * 3, (0.25,) * 3)),
+            source=ResidentSource(split, seed=0, batch_size=case.batch_size, sharding=sharding),
+            sharding=sharding,
         )
-        self.state = jax.device_put(init_state(params, self.program.optimizer), whole)
-        self.seed = jax.device_put(jnp.uint32(0), whole)
-        pixels, labels = job.array("pixels"), job.array("labels")
+        self.state = jax.device_put(init_state(params, self.spec.optimizer), sharding.state)
+        self.seed = jax.device_put(jnp.uint32(0), sharding.replicated)
         indices = np.arange(case.batch_size, dtype=np.int32)
-        pixels, labels, indices = jax.device_put((pixels, labels, indices), split)
-        self.batch = Batch(pixels, labels, indices, jax.device_put(jnp.int32(0), whole))
-        self.images = jax.device_put(job.array("images"), split)
-        self._predict = jax.jit(lambda params, images: merge_model(definition, params)(images))
+        pixels, labels, indices = jax.device_put((pixels, labels, indices), sharding.batch)
+        self.batch = Batch(pixels, labels, indices, jax.device_put(jnp.int32(0), sharding.replicated))
+        self.images = jax.device_put(job.array("images"), sharding.batch)
+        self._predict = jax.jit(lambda params, images: merge_model(model.definition, params)(images))
         self._steps: dict[int, jax.stages.Compiled] = {}
         self._matrix = jnp.ones((product_side(jax.default_backend()),) * 2, self.dtype)
 
@@ -80,10 +85,10 @@ class ConvNextJax:
     def step(self, count: int) -> float:
         """See `benchmarks.comparison.protocol.System`; all of them in one call to the device."""
         if count not in self._steps:
-            self._steps[count] = compile_constant_steps(self.program, self.state, self.batch, self.seed, count)
+            self._steps[count] = compile_constant_steps(self.spec, self.state, self.batch, self.seed, count)
         self.state, metrics = self._steps[count](self.state, self.batch, self.seed)
         jax.block_until_ready(self.state)
-        return float(metrics.loss[-1])
+        return float(metrics["loss"][-1])
 
     def product(self, count: int) -> None:
         """See `benchmarks.comparison.protocol.System`."""

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convnext_jax.config import OptimConfig
-from convnext_jax.tools.benchmark.spread import Spread
-from convnext_jax.tools.benchmark.flops import flops_per_image
+from convnext_jax.tools.benchmark.timing import Spread, flops_per_image
 
 
 def paired_ratio(seconds: Sequence[float], reference: Sequence[float]) -> Spread:

@@ -1,6 +1,5 @@
 """The batch and the weights that all systems get, written once for the workers to read."""
 
-import dataclasses
 import zlib
 from pathlib import Path
 
@@ -8,10 +7,9 @@ import jax
 import numpy as np
 
 from benchmarks.comparison.case import Case
-from convnext_jax.models import abstract_model, create_model
-from convnext_jax.models.architectures import ARCHITECTURES
-from convnext_jax.models.parameters import flat_params, nested_params
-from convnext_jax.models.summary import summarize
+from convnext_jax.models.costs import summarize
+from convnext_jax.models.parameters import abstract_model, flat, nested
+from convnext_jax.models.registry import MODELS, create_model, named_architecture
 from convnext_jax.models.torch_import import export_state_dict
 
 
@@ -26,7 +24,7 @@ def write_inputs(case: Case, folder: Path) -> None:
     weights = draw_weights(case)
     np.savez(folder / "weights_flat.npz", **weights)  # pyright: ignore[reportArgumentType]
     for layout in ("facebookresearch", "timm"):
-        state = export_state_dict(nested_params(weights), ARCHITECTURES[case.model], layout)
+        state = export_state_dict(MODELS[case.model], layout, nested(weights))
         np.savez(folder / f"weights_{layout}.npz", **state)  # pyright: ignore[reportArgumentType]
 
 
@@ -41,8 +39,8 @@ def draw_weights(case: Case) -> dict[str, np.ndarray]:
     Unlike initial ones they leave no layer without influence: a layer scale of 1e-6 would hide all blocks from a
     comparison of logits.
     """
-    _, shapes, _ = abstract_model(lambda: create_model(case.model, num_classes=case.num_classes, stem=case.stem))
-    return {path: _draw(path, leaf.shape) for path, leaf in flat_params(shapes).items()}
+    model = abstract_model(lambda: create_model(case.model, num_classes=case.num_classes, stem=case.stem))
+    return {path: _draw(path, leaf.shape) for path, leaf in flat(model.params).items()}
 
 
 def _draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -55,6 +53,6 @@ def _draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def network_macs(case: Case) -> int:
     """Multiply-adds of a forward pass for one image."""
-    architecture = dataclasses.replace(ARCHITECTURES[case.model], stem=case.stem)
+    architecture = named_architecture(case.model, {"stem": case.stem})
     parts = summarize(architecture, height=case.image_size, width=case.image_size, num_classes=case.num_classes)
     return sum(part.macs for part in parts)

@@ -9,7 +9,7 @@ from benchmarks.comparison.figures import part_figures
 from benchmarks.comparison.rounds import Times
 from benchmarks.comparison.systems import SYSTEMS
 from benchmarks.comparison.table import PART_NAMES
-from convnext_jax.tools.benchmark.spread import Spread
+from convnext_jax.tools.benchmark.timing import Spread
 
 
 def make_record(

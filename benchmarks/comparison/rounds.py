@@ -19,8 +19,8 @@ class Disagreement(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a system computes.
+class WarmUp:
+    """What a system computes before it is measured.
 
     Attributes:
       parameters: how many scalars it has.
@@ -32,16 +32,16 @@ class Outcome:
     logits: np.ndarray
     loss: float
 
-    def difference(self, reference: "Outcome") -> dict[str, float]:
-        """Of the logits over the reference's largest, and of the loss over the reference's."""
+    def difference(self, reference: "WarmUp") -> dict[str, float]:
+        """Returns the differences, of the logits over the reference's largest, of the loss over the reference's."""
         return {
             "logits": float(np.abs(self.logits - reference.logits).max() / np.abs(reference.logits).max()),
             "loss": abs(self.loss - reference.loss) / abs(reference.loss),
         }
 
 
-def warm_up(worker: Worker, count: int, folder: Path) -> Outcome:
-    """Has everything compiled that is measured, and so many steps taken.
+def warm_up(worker: Worker, count: int, folder: Path) -> WarmUp:
+    """Has a system compile everything that is measured, and take some steps.
 
     Args:
       worker: holds the system.
@@ -51,10 +51,10 @@ def warm_up(worker: Worker, count: int, folder: Path) -> Outcome:
     file = folder / f"logits_{worker.name}.npy"
     worker.save_logits(file)
     losses = {part: worker.call(part, count)["loss"] for part in PARTS}
-    return Outcome(worker.description["parameters"], np.load(file), losses["step"])
+    return WarmUp(worker.description["parameters"], np.load(file), losses["step"])
 
 
-def check_agreement(name: str, outcome: Outcome, reference: Outcome, *, exact: bool) -> dict[str, float]:
+def check_agreement(name: str, outcome: WarmUp, reference: WarmUp, *, exact: bool) -> dict[str, float]:
     """The differences of a system from the reference.
 
     Args:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison.worker import ROOT
-from convnext_jax.data.cache import user_cache_folder
 from convnext_jax.errors import UserError
+from convnext_jax.files import user_cache_folder
 
 
 @dataclasses.dataclass(frozen=True)

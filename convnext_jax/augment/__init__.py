@@ -1,1 +1,1 @@
-"""Augmentation on the device, one file a family; :mod:`convnext_jax.augment.pipeline` puts them together."""
+"""Data augmentation on the device, one family per file; `convnext_jax.augment.pipeline` combines them."""

@@ -1,4 +1,4 @@
-"""Random erasing: a rectangle of each image is covered."""
+"""Random erasing, which covers a rectangle of an image."""
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,21 @@ def random_erasing(
 ) -> jax.Array:
     """Covers a random rectangle of each image.
 
+    >>> erased = random_erasing(jax.random.key(0), jnp.ones((1, 8, 8, 3)), 1.0)
+    >>> erased.shape, erased.min().item(), erased.max().item()
+    ((1, 8, 8, 3), 0.0, 1.0)
+
     Args:
       key: a PRNG key.
-      images: float32 [B, H, W, C], normalised, so that 0 is the mean colour.
-      probability: that an image is touched, independently; one in which ten rectangles in a row do not fit is not.
-      mode: ``constant`` covers with 0, ``pixel`` with noise from N(0, 1) in every pixel and channel.
-      area: the least and the most share of the image, uniform.
-      ratio: the least and the most width over height, uniform on the logarithmic scale.
+      images: float32 [B,H,W,C], normalized, so that 0 is the mean color.
+      probability: probability that an image is changed, independently of the others. An image also stays as it is if
+        ten random rectangles in a row do not fit.
+      mode: ``constant`` covers the rectangle with 0, ``pixel`` with noise from N(0, 1) for each pixel and channel.
+      area: smallest and largest share of the image's area. The share is drawn uniformly.
+      ratio: smallest and largest ratio of width to height. The ratio is drawn uniformly on a logarithmic scale.
 
     Returns:
-      float32 [B, H, W, C].
+      float32 [B,H,W,C].
 
     Reference:
       Zhong et al., `Random Erasing Data Augmentation <https://arxiv.org/abs/1708.04896>`_, 2020.

@@ -1,4 +1,4 @@
-"""Crops, flips and affine maps: pixels move."""
+"""Operations that move pixels: crops, flips and affine maps."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,21 @@ from convnext_jax.keys import Stream, stream_key
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int, fill: jax.Array | None = None) -> jax.Array:
-    """Pads and crops each image at its own random place.
+    """Pads each image and crops it to its own size at a random position.
+
+    >>> random_crop(jax.random.key(0), jnp.ones((2, 4, 6, 3)), padding=2).shape
+    (2, 4, 6, 3)
 
     Args:
       key: a PRNG key.
-      images: [B, H, W, C].
-      padding: pixels on each side; 0 returns the images as they are. Less than H and W where reflected.
-      fill: the colour of the border, [C] of the images' dtype; the image is reflected, without its border pixel
-        repeated, where not given.
+      images: [B,H,W,C].
+      padding: number of pixels added on each side; 0 returns the images as they are. Reflection needs a padding that is
+        less than H and W.
+      fill: color of the padding, [C] of the images' dtype. If None, the image is reflected, without repeating the
+        pixels on its border.
 
     Returns:
-      [B, H, W, C] of the same dtype, offsets uniform over the (2 padding + 1)^2 places.
+      [B,H,W,C] of the same dtype. The (2 padding + 1)^2 positions are equally likely.
     """
     if padding == 0:
         return images
@@ -27,7 +31,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int, fill: jax.Array
     if fill is None:
         padded = jnp.pad(images, pads, mode="reflect")
     else:
-        padded = jnp.pad(images - fill, pads) + fill  # of uint8 modulo 256, and back
+        padded = jnp.pad(images - fill, pads) + fill  # uint8 wraps around modulo 256, and back
     offsets = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
@@ -37,25 +41,56 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int, fill: jax.Array
 
 
 def mirror(images: jax.Array, mirrored: jax.Array) -> jax.Array:
-    """Mirrors the images [B, H, W, C] left to right where ``mirrored``, bool [B], says so."""
+    """Mirrors some of the images left to right.
+
+    >>> mirror(jnp.arange(3).reshape(1, 1, 3, 1), jnp.array([True])).ravel().tolist()
+    [2, 1, 0]
+
+    Args:
+      images: [B,H,W,C].
+      mirrored: which images to mirror, bool [B].
+
+    Returns:
+      [B,H,W,C] of the same dtype.
+    """
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1, :], images)
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image [B, H, W, C] left to right with probability 1/2, independently."""
+    """Mirrors each image left to right with probability 1/2, independently of the others.
+
+    >>> random_flip(jax.random.key(0), jnp.ones((2, 4, 6, 3))).shape
+    (2, 4, 6, 3)
+
+    Args:
+      key: a PRNG key.
+      images: [B,H,W,C].
+
+    Returns:
+      [B,H,W,C] of the same dtype.
+    """
     return mirror(images, jax.random.bernoulli(key, 0.5, images.shape[:1]))
 
 
 def alternating_flip(seed: int | jax.Array, epoch: int | jax.Array, indices: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors an example in every other epoch; in which ones, it draws once and for all.
+    """Mirrors each example in every other epoch. Whether an example starts mirrored is drawn once per run.
 
-    Two epochs in a row show every example both ways, where independent draws show half of them twice the same way.
+    Any two consecutive epochs show every example both ways. With independent draws, half of the examples would be shown
+    the same way twice.
+
+    >>> image = jnp.arange(3).reshape(1, 1, 3, 1)
+    >>> first, second, third = (alternating_flip(0, epoch, jnp.array([7]), image)[0, 0, 0, 0] for epoch in range(3))
+    >>> bool(first != second), bool(first == third)
+    (True, True)
 
     Args:
-      seed: the run's.
-      epoch: of the batch, from 0.
-      indices: which examples of the split these are, int32 [B].
-      images: [B, H, W, C].
+      seed: the run's seed, an integer or a uint32 scalar.
+      epoch: the epoch of the batch, from 0.
+      indices: indices of the examples in their split, int32 [B].
+      images: [B,H,W,C].
+
+    Returns:
+      [B,H,W,C] of the same dtype.
 
     Reference:
       Jordan, `94% on CIFAR-10 in 3.29 Seconds on a Single GPU <https://arxiv.org/abs/2404.00498>`_, 2024.
@@ -68,39 +103,44 @@ def alternating_flip(seed: int | jax.Array, epoch: int | jax.Array, indices: jax
 def affine(
     images: jax.Array, matrices: jax.Array, fill: jax.Array | None = None, box: jax.Array | None = None
 ) -> jax.Array:
-    """Resamples each image under its own affine map, bilinearly, as Pillow's ``Image.transform`` does.
+    """Resamples each image under its own affine map, bilinearly, like Pillow's ``Image.transform``.
 
-    The pixel centre (x, y) of the result shows the place ``(a x + b y + c, d x + e y + f)`` of the image, in pixels
-    from its upper left corner.
+    The pixel of the result with its center at (x, y) shows the point ``(a x + b y + c, d x + e y + f)`` of the image.
+    Coordinates are in pixels from the upper left corner.
+
+    >>> image = jnp.array([10, 20, 30], jnp.uint8).reshape(1, 1, 3, 1)
+    >>> one_to_the_left = jnp.array([[1.0, 0.0, 1.0, 0.0, 1.0, 0.0]])
+    >>> affine(image, one_to_the_left, fill=jnp.zeros(1, jnp.uint8)).ravel().tolist()
+    [20, 30, 0]
 
     Args:
-      images: uint8 [B, H, W, C].
-      matrices: float32 [B, 6], a to f.
-      fill: uint8 [C], the colour of what lies outside of the image; the nearest pixel where not given.
-      box: int32 [B, 4], left, upper, right and lower bounds of the pixels that are read; the whole image where not
-        given. What lies beyond is filled.
+      images: uint8 [B,H,W,C], C from 1 to 4.
+      matrices: the numbers a to f, float32 [B,6].
+      fill: color of points outside of the image, uint8 [C]. If None, they take the color of the nearest pixel.
+      box: left, upper, right and lower bounds of the pixels that are read, int32 [B,4]. Everything else counts as
+        outside of the image. If None, the whole image is read.
 
     Returns:
-      uint8 [B, H, W, C], truncated like Pillow's.
+      uint8 [B,H,W,C], truncated as in Pillow.
     """
     batch, height, width, channels = images.shape
     a, b, c, d, e, f = (matrices[:, index, None, None] for index in range(6))
     x = jnp.arange(width, dtype=jnp.float32) + 0.5
     y = (jnp.arange(height, dtype=jnp.float32) + 0.5)[:, None]
-    x_source, y_source = a * x + b * y + c, d * x + e * y + f  # [B, H, W] each
+    x_source, y_source = a * x + b * y + c, d * x + e * y + f  # [B,H,W] each
     if box is None:
         left, upper, right, lower = 0, 0, width, height
     else:
         left, upper, right, lower = (box[:, index, None, None] for index in range(4))
-    column, across = _neighbours(x_source, left, right)
-    row, along = _neighbours(y_source, upper, lower)
-    # A colour is fetched as one number.
+    column, across = _neighbors(x_source, left, right)
+    row, along = _neighbors(y_source, upper, lower)
+    # All channels of a pixel are gathered as one number.
     packed = _pack(images).reshape(batch, height * width)
 
     def pixels(row: jax.Array, column: jax.Array) -> jax.Array:
-        places = (row * width + column).reshape(batch, height * width)
-        found = jnp.take_along_axis(packed, places, axis=1, mode="promise_in_bounds")
-        return _unpack(found.reshape(batch, height, width), channels)  # [B, H, W, C]
+        positions = (row * width + column).reshape(batch, height * width)
+        found = jnp.take_along_axis(packed, positions, axis=1, mode="promise_in_bounds")
+        return _unpack(found.reshape(batch, height, width), channels)  # [B,H,W,C]
 
     over = pixels(row[0], column[0]), pixels(row[0], column[1])
     under = pixels(row[1], column[0]), pixels(row[1], column[1])
@@ -114,10 +154,10 @@ def affine(
     return jnp.where(inside[..., None], result, fill)
 
 
-def _neighbours(
+def _neighbors(
     source: jax.Array, low: int | jax.Array, high: int | jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """The two pixels, in [low, high), between whose centres a place lies, and how far it is from the first."""
+    """Returns the two pixels in [low, high) whose centers enclose a point, and its distance from the first."""
     source = source - 0.5
     first = jnp.floor(source)
     index = first.astype(jnp.int32)
@@ -125,13 +165,13 @@ def _neighbours(
 
 
 def _pack(images: jax.Array) -> jax.Array:
-    """The C <= 4 bytes of each colour in one number: uint32 [B, H, W]."""
-    colours = images.astype(jnp.uint32)
-    return sum((colours[..., index] << (8 * index) for index in range(1, images.shape[-1])), start=colours[..., 0])
+    """Packs the C <= 4 bytes of each pixel into one number: uint8 [B,H,W,C] -> uint32 [B,H,W]."""
+    values = images.astype(jnp.uint32)
+    return sum((values[..., index] << (8 * index) for index in range(1, images.shape[-1])), start=values[..., 0])
 
 
 def _unpack(packed: jax.Array, channels: int) -> jax.Array:
-    """The bytes again, float32 [..., C]."""
+    """Unpacks what `_pack` packed: uint32 [...] -> float32 [...,C]."""
     shifts = jnp.arange(channels, dtype=jnp.uint32) * 8
     return ((packed[..., None] >> shifts) & 255).astype(jnp.float32)
 
@@ -139,16 +179,20 @@ def _unpack(packed: jax.Array, channels: int) -> jax.Array:
 def random_resized_crop(
     key: jax.Array, images: jax.Array, min_area: float, ratio: tuple[float, float] = (3 / 4, 4 / 3)
 ) -> jax.Array:
-    """Cuts a random rectangle out of each image and enlarges it to the image's own size, bilinearly.
+    """Cuts a random rectangle out of each image and resizes it to the size of the image, bilinearly.
+
+    >>> images = jnp.full((2, 4, 6, 3), 100, jnp.uint8)
+    >>> random_resized_crop(jax.random.key(0), images, 0.5).shape
+    (2, 4, 6, 3)
 
     Args:
       key: a PRNG key.
-      images: uint8 [B, H, W, C].
-      min_area: the least share of the image's area, in (0, 1]; the share is uniform from there to 1.
-      ratio: the least and the most width over height, drawn uniformly on the logarithmic scale.
+      images: uint8 [B,H,W,C].
+      min_area: smallest share of the image's area, in (0, 1]. The share is drawn uniformly between it and 1.
+      ratio: smallest and largest ratio of width to height. The ratio is drawn uniformly on a logarithmic scale.
 
     Returns:
-      uint8 [B, H, W, C]. A rectangle that does not fit is drawn again, up to ten times, and then is the whole image.
+      uint8 [B,H,W,C]. An image stays as it is if ten random rectangles in a row do not fit.
 
     Reference:
       Szegedy et al., `Going Deeper with Convolutions <https://arxiv.org/abs/1409.4842>`_, 2015; torchvision's

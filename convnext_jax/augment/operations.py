@@ -1,6 +1,6 @@
-"""Pillow's image operations on a batch in which each image has its own: the alphabet of the random policies.
+"""Pillow's image operations, from which the random policies draw. Each image of a batch has its own operation.
 
-Everything geometric is one affine map; an image that an operation leaves alone stays as it is to the last bit.
+All geometric operations are affine maps. An operation whose value asks for no change returns the image bit by bit.
 """
 
 import enum
@@ -20,25 +20,26 @@ from convnext_jax.augment.color import (
     solarize_add,
 )
 from convnext_jax.augment.geometry import affine
+from convnext_jax.ops.cpu import vmap_or_loop_on_cpu
 
 
 class Operation(enum.IntEnum):
-    """The operations; behind each, what its value means."""
+    """The operations. The comments say what the value of each one means."""
 
     IDENTITY = 0  # nothing
     AUTO_CONTRAST = 1  # nothing
     EQUALIZE = 2  # nothing
     INVERT = 3  # nothing
-    ROTATE = 4  # degrees, counter-clockwise
-    POSTERIZE = 5  # bits that are kept, 0 to 8; a fraction is rounded up
-    SOLARIZE = 6  # the least value that is inverted
-    SOLARIZE_ADD = 7  # what is added to values below 128; a fraction is cut off
-    COLOR = 8  # factor; 0 is grey, 1 the image
-    CONTRAST = 9  # factor; 0 is flat, 1 the image
-    BRIGHTNESS = 10  # factor; 0 is black, 1 the image
-    SHARPNESS = 11  # factor; 0 is smooth, 1 the image
-    SHEAR_X = 12  # pixels to the left for each pixel down
-    SHEAR_Y = 13  # pixels up for each pixel to the right
+    ROTATE = 4  # degrees, counterclockwise
+    POSTERIZE = 5  # number of bits to keep, 0 to 8; fractions are rounded up
+    SOLARIZE = 6  # the smallest value that is inverted
+    SOLARIZE_ADD = 7  # the amount added to values below 128; fractions are cut off
+    COLOR = 8  # factor: 0 gives gray, 1 the image
+    CONTRAST = 9  # factor: 0 gives one level of gray, 1 the image
+    BRIGHTNESS = 10  # factor: 0 gives black, 1 the image
+    SHARPNESS = 11  # factor: 0 gives the smoothed image, 1 the image
+    SHEAR_X = 12  # pixels to the left per pixel down
+    SHEAR_Y = 13  # pixels up per pixel to the right
     TRANSLATE_X = 14  # pixels to the left
     TRANSLATE_Y = 15  # pixels up
 
@@ -53,37 +54,48 @@ _GEOMETRIC = (
 
 
 def apply_operation(images: jax.Array, operation: jax.Array, value: jax.Array, fill: jax.Array) -> jax.Array:
-    """Does to each image its own operation.
+    """Applies its own operation to each image.
 
-    A CPU takes the images one after another and does no more than each one asks for; the whole batch through all
-    operations, as an accelerator does it, takes it far longer (benchmarks/notes.md).
+    On a CPU the images are processed one after another, and each one goes through its own operation only. Vmapping over
+    the batch, as on an accelerator, sends every image through all operations and takes a CPU far longer
+    (benchmarks/notes.md).
+
+    >>> image = jnp.full((1, 2, 2, 3), 200, jnp.uint8)
+    >>> apply_operation(image, jnp.array([Operation.INVERT]), jnp.zeros(1), jnp.zeros(3, jnp.uint8)).max().item()
+    55
 
     Args:
-      images: uint8 [B, H, W, 3].
-      operation: int32 [B], each an :class:`Operation`.
-      value: float32 [B], in the operation's own unit.
-      fill: uint8 [3], the colour that comes in from outside.
+      images: uint8 [B,H,W,C], C from 1 to 4.
+      operation: int32 [B], each one an `Operation`.
+      value: float32 [B], in the unit of the operation.
+      fill: uint8 [C], the color of what comes in from outside of the image.
 
     Returns:
-      uint8 [B, H, W, 3].
+      uint8 [B,H,W,C].
     """
-    # A loop over a batch that is spread over devices would gather it on each of them.
-    on_cpu = one_by_one if jax.device_count() == 1 else all_at_once
-    return jax.lax.platform_dependent(images, operation, value, fill, cpu=on_cpu, default=all_at_once)
 
+    def apply(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array:
+        return apply_to_one(image, operation, value, fill)
 
-def one_by_one(images: jax.Array, operation: jax.Array, value: jax.Array, fill: jax.Array) -> jax.Array:
-    """:func:`apply_operation` in a loop over the batch."""
-    return jax.lax.map(lambda each: apply_to_one(each[0], each[1], each[2], fill), (images, operation, value))
-
-
-def all_at_once(images: jax.Array, operation: jax.Array, value: jax.Array, fill: jax.Array) -> jax.Array:
-    """:func:`apply_operation` by sending the whole batch through all operations."""
-    return jax.vmap(apply_to_one, (0, 0, 0, None))(images, operation, value, fill)
+    return vmap_or_loop_on_cpu(apply)(images, operation, value)
 
 
 def apply_to_one(image: jax.Array, operation: jax.Array, value: jax.Array, fill: jax.Array) -> jax.Array:
-    """Does an operation, int32, of a value, float32, to an image, uint8 [H, W, 3]."""
+    """Applies an operation to a single image.
+
+    >>> image = jnp.full((2, 2, 3), 200, jnp.uint8)
+    >>> apply_to_one(image, jnp.int32(Operation.BRIGHTNESS), jnp.float32(0.5), jnp.zeros(3, jnp.uint8)).max().item()
+    100
+
+    Args:
+      image: uint8 [H,W,C], C from 1 to 4.
+      operation: an `Operation`, int32 scalar.
+      value: in the unit of the operation, float32 scalar.
+      fill: uint8 [C], the color of what comes in from outside of the image.
+
+    Returns:
+      uint8 [H,W,C].
+    """
     images, values = image[None], value[None]
     effects = {
         Operation.IDENTITY: lambda: images,
@@ -99,20 +111,32 @@ def apply_to_one(image: jax.Array, operation: jax.Array, value: jax.Array, fill:
         Operation.BRIGHTNESS: lambda: blend(jnp.int32(0), images, values),
         Operation.SHARPNESS: lambda: blend(smooth(images), images, values),
     }
-    # A batch goes through all of them, so what is geometric is one.
+    # A vmapped batch goes through all branches, so all geometric operations share one.
     keys = list(effects)
     branch = jnp.asarray([keys.index(_GEOMETRIC if which in _GEOMETRIC else which) for which in Operation])
     return jax.lax.switch(branch[operation], list(effects.values()))[0]
 
 
 def affine_matrices(operation: jax.Array, value: jax.Array, height: int, width: int) -> jax.Array:
-    """The affine map of each operation, float32 [B, 6] as :func:`affine` takes it; of others than geometric the
-    identity."""
+    """Returns the affine map of each operation. It is the identity for operations that are not geometric.
+
+    >>> affine_matrices(jnp.array([Operation.TRANSLATE_X]), jnp.array([3.0]), 8, 8).tolist()
+    [[1.0, 0.0, 3.0, 0.0, 1.0, 0.0]]
+
+    Args:
+      operation: int32 [B], each one an `Operation`.
+      value: float32 [B], in the unit of the operation.
+      height: height of the images in pixels.
+      width: width of the images in pixels.
+
+    Returns:
+      float32 [B,6], as `convnext_jax.augment.geometry.affine` takes them.
+    """
 
     def of(which: Operation, here: jax.Array, elsewhere: float) -> jax.Array:
         return jnp.where(operation == which, here, elsewhere)
 
-    # Rotation is about the centre. The sine and cosine of 0 are exact, and so is the identity.
+    # Rotation is about the center. The sine and cosine of 0 are exact, so the identity is exact, too.
     angle = -jnp.deg2rad(of(Operation.ROTATE, value, 0.0))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     x, y = width / 2, height / 2

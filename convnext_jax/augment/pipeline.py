@@ -1,6 +1,4 @@
-"""The augmentation of a training batch: which families act, and in which order."""
-
-from collections.abc import Sequence
+"""The augmentation of a training batch for classification: which operations act, and in which order."""
 
 import jax
 import jax.numpy as jnp
@@ -9,39 +7,47 @@ import numpy as np
 from convnext_jax.augment.color import color_jitter
 from convnext_jax.augment.erasing import random_erasing
 from convnext_jax.augment.geometry import alternating_flip, random_crop, random_flip, random_resized_crop
-from convnext_jax.augment.mixing import Targets, mix
+from convnext_jax.augment.mixing import mix
 from convnext_jax.augment.randaugment import randaugment, trivial_augment
+from convnext_jax.batches.preprocess import Normalization, normalize
+from convnext_jax.batches.source import Batch
 from convnext_jax.config import AugmentConfig
-from convnext_jax.batches.resident import Batch, normalize
 from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
+from convnext_jax.tasks.classification import Classification, MixedLabels
 
 
 def augment(
     config: AugmentConfig,
+    task: Classification,
+    normalization: Normalization,
     seed: int | jax.Array,
     step: int | jax.Array,
     batch: Batch,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> tuple[jax.Array, Targets]:
-    """Augments and normalises a batch, each sample on its own, all of it a function of (seed, step).
+) -> tuple[jax.Array, MixedLabels]:
+    """Augments and normalizes a batch. Each image is augmented on its own; everything is a function of (seed, step).
+
+    >>> batch = Batch(jnp.zeros((2, 8, 8, 3), jnp.uint8), jnp.array([4, 7]), jnp.arange(2), jnp.int32(0))
+    >>> normalization = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    >>> inputs, targets = augment(AugmentConfig(), Classification(10), normalization, seed=0, step=0, batch=batch)
+    >>> inputs.shape, inputs.dtype, targets.labels_a.tolist()
+    ((2, 8, 8, 3), dtype('float32'), [4, 7])
 
     Args:
-      config: what acts, and how strongly.
-      seed: the run's, an integer or a uint32 scalar.
-      step: counted from the start of the run.
-      batch: B images as they lie in the data set, and which they are.
-      mean: channel means of the training split, on the scale [0, 1].
-      std: channel deviations of the training split.
+      config: which operations act, and how strongly.
+      task: makes the targets if no images are mixed.
+      normalization: means and standard deviations of the C channels.
+      seed: the run's seed, an integer or a uint32 scalar.
+      step: the step, counted from the start of the run.
+      batch: B images as they are in the data set, uint8 [B,H,W,C], with their labels and indices.
 
     Returns:
-      The network's input, float32 [B, H, W, 3], and what it shows.
+      The network's input, float32 [B,H,W,C], and its targets.
     """
-    # A key for each family by its own number, so that adding or leaving out one does not change what the others draw.
+    # Each operation has a key of its own, so that turning one on or off does not change what the others draw.
     key = stream_key(seed, Stream.AUGMENT, step)
     crop, flip, resized, jitter, policy, erasing, mixing = (jax.random.fold_in(key, number) for number in range(7))
-    fill = jnp.asarray(np.rint(255 * np.asarray(mean)), jnp.uint8)
+    fill = jnp.asarray(np.rint(255 * np.asarray(normalization.mean)), jnp.uint8)
     images = random_crop(crop, batch.images, config.crop_padding, fill if config.crop_mode == "constant" else None)
     if config.resized_crop_area < 1:
         images = random_resized_crop(resized, images, config.resized_crop_area)
@@ -63,7 +69,7 @@ def augment(
         )
     elif config.policy == "trivialaugment":
         images = trivial_augment(policy, images, fill)
-    inputs = normalize(images, mean, std)
+    inputs = normalize(images, normalization)
     if config.erasing_probability > 0:
         inputs = random_erasing(erasing, inputs, config.erasing_probability, config.erasing_mode)
     if config.mixes:
@@ -76,11 +82,24 @@ def augment(
             probability=config.mix_probability,
             switch_probability=config.mix_switch_probability,
         )
-    return inputs, Targets.of(batch.labels)
+    return inputs, task.targets(batch.labels)
 
 
 def check_augment(config: AugmentConfig, height: int, width: int) -> None:
-    """Raises UserError where a policy cannot act on images of this size, in pixels."""
+    """Raises an error if an operation cannot act on images of the given size.
+
+    >>> check_augment(AugmentConfig(crop_padding=8), 8, 8)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    convnext_jax.errors.UserError: config.augment.crop_padding=8: reflection needs less than ...; at most 7
+
+    Args:
+      config: the configured operations.
+      height: height of the images in pixels.
+      width: width of the images in pixels.
+
+    Raises:
+      UserError: the padding of the random crop is too large to be filled by reflection.
+    """
     if config.crop_mode == "reflect" and config.crop_padding >= min(height, width):
         raise UserError(
             f"config.augment.crop_padding={config.crop_padding}: reflection needs less than the image's own"

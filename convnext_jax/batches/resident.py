@@ -1,130 +1,116 @@
-"""A data set that lives on the devices, and the batch of a step as a function of (seed, step)."""
+"""A data set that lives on the devices, so that no input pipeline can fall behind."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convnext_jax.batches.order import EpochOrders
+from convnext_jax.batches.source import Batch, Feed
 from convnext_jax.data.dataset import Split
-from convnext_jax.keys import Stream, stream_key
+from convnext_jax.sharding import Sharding, abstract
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """The examples of a step.
-
-    Attributes:
-      images: uint8 [B, H, W, 3].
-      labels: int32 [B], in [0, classes).
-      indices: which examples of the split they are, int32 [B].
-      epoch: that the step lies in, int32 scalar, from 0.
-    """
-
-    images: jax.Array
-    labels: jax.Array
-    indices: jax.Array
-    epoch: jax.Array
-
-
-@jax.tree_util.register_dataclass
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("rows", "labels"), meta_fields=("image_shape",))
 @dataclasses.dataclass(frozen=True)
 class ResidentSplit:
     """A split on the devices, whole on each.
 
     Attributes:
-      images: uint8 [N, H, W, 3].
-      labels: int32 [N], in [0, classes).
+      rows: the images as flat rows of bytes, uint8 [N, H W C]. A TPU would pad each image of three channels to 128, and
+        copy the whole data set in each call (docs/performance.md).
+      labels: what the task learns from, [N,...].
+      image_shape: (H, W, C).
     """
 
-    images: jax.Array
+    rows: jax.Array
     labels: jax.Array
+    image_shape: tuple[int, int, int]
 
     @property
     def num_examples(self) -> int:
         """N, the number of examples."""
-        return self.images.shape[0]
+        return self.rows.shape[0]
 
     def take(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images [B, H, W, 3] uint8 and labels [B] int32 at the indices [B], each in [0, N)."""
+        """Returns images, uint8 [B,H,W,C], and labels [B,...] at the indices [B], each in [0, N)."""
         # Every index is in range by construction, so XLA need not clamp or fill.
-        return (
-            self.images.at[indices].get(mode="promise_in_bounds"),
-            self.labels.at[indices].get(mode="promise_in_bounds"),
+        rows, labels = (array.at[indices].get(mode="promise_in_bounds") for array in (self.rows, self.labels))
+        return rows.reshape(-1, *self.image_shape), labels
+
+
+def put_split(split: Split, sharding: Sharding) -> ResidentSplit:
+    """Copies a split from the host to the devices."""
+    images, labels = split.images, split.labels
+    rows = images.reshape(len(images), -1)
+    rows, labels = (
+        jax.make_array_from_callback(
+            array.shape, sharding.replicated, lambda index, array=array: np.asarray(array[index])
         )
-
-
-def put_split(split: Split, sharding: jax.sharding.Sharding) -> ResidentSplit:
-    """Copies a split from the host to the devices of a sharding."""
-    images, labels = (
-        jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: np.asarray(array[index]))
-        for array in (split.images, split.labels)
+        for array in (rows, labels)
     )
-    return ResidentSplit(images, labels)
+    return ResidentSplit(rows, labels, images.shape[1:])
 
 
-def epoch_order(seed: int | jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
-    """The order of the examples in an epoch: a uniformly random permutation, int32 [N]."""
-    return jax.random.permutation(stream_key(seed, Stream.ORDER, epoch), num_examples).astype(jnp.int32)
+def abstract_split(split: Split, sharding: Sharding) -> ResidentSplit:
+    """Returns the shapes, dtypes and shardings of what `put_split` returns."""
+    count, *image_shape = split.images.shape
+    rows = jax.ShapeDtypeStruct((count, math.prod(image_shape)), split.images.dtype)
+    rows, labels = abstract((rows, split.labels), sharding.replicated)
+    return ResidentSplit(rows, labels, tuple(image_shape))
 
 
-class EpochOrders:
-    """The order of the epoch at hand, drawn once for all calls to the device that lie in it.
+class ResidentSource:
+    """The batches of a split on the devices; see `convnext_jax.batches.source.BatchSource`.
 
-    A draw sorts twice: on a CPU 50,000 examples take 34 ms (benchmarks/notes.md), as long as a step of a small network.
+    An epoch has N // B steps. Each example comes at most once in it, and a remainder, other examples in every epoch, is
+    left out.
 
     Args:
+      split: the training split, or its shapes to compile with.
       seed: of the run.
-      num_examples: N.
-      sharding: where the order lies.
+      batch_size: B, at most N, over all devices together.
+      sharding: how arrays lie on the devices.
     """
 
-    def __init__(self, seed: int, num_examples: int, sharding: jax.sharding.Sharding) -> None:
-        self._seed = np.uint32(seed)
-        self._draw = jax.jit(functools.partial(epoch_order, num_examples=num_examples), out_shardings=sharding)
-        self._drawn: tuple[int, jax.Array] | None = None
+    def __init__(self, split: ResidentSplit, *, seed: int, batch_size: int, sharding: Sharding) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self._sharding = sharding
+        self._orders = EpochOrders(seed, split.num_examples, sharding.replicated)
 
-    def order(self, epoch: int) -> jax.Array:
-        """That of an epoch, counted from 0, int32 [N]."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self._draw(self._seed, np.int32(epoch))
-        return self._drawn[1]
+    @property
+    def num_examples(self) -> int:
+        """See `BatchSource`."""
+        return self.split.num_examples
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """See `BatchSource`."""
+        return self.split.num_examples // self.batch_size
 
-def batch_indices(order: jax.Array, step: int | jax.Array, batch_size: int) -> jax.Array:
-    """The examples of a step, int32 [B].
+    def feed(self, first_step: int, num_steps: int, capacity: int) -> Feed:
+        """See `BatchSource.feed`."""
+        del num_steps
+        epoch, position = divmod(first_step, self.steps_per_epoch)
+        positions = np.arange(position, position + capacity, dtype=np.int32)
+        positions, epoch_scalar = jax.device_put((positions, np.int32(epoch)), self._sharding.replicated)
+        return Feed((self.split, self._orders.order(epoch), epoch_scalar), positions)
 
-    Args:
-      order: the order of the step's epoch, int32 [N].
-      step: counted from the start of the run. An epoch has N // B steps, so each example comes at most once in it
-        and a remainder, other examples in every epoch, stays out.
-      batch_size: B, at most N.
-    """
-    steps_per_epoch = order.shape[0] // batch_size
-    return jax.lax.dynamic_slice_in_dim(order, (step % steps_per_epoch) * batch_size, batch_size)
+    def batch(self, shared: tuple[ResidentSplit, jax.Array, jax.Array], this_step: jax.Array) -> Batch:
+        """See `BatchSource.batch`."""
+        split, order, epoch = shared
+        indices = jax.lax.dynamic_slice_in_dim(order, this_step * self.batch_size, self.batch_size)
+        indices = jax.lax.with_sharding_constraint(indices, self._sharding.batch)
+        return Batch(*split.take(indices), indices, epoch)
 
-
-def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Pixels as the network takes them, ``(x / 255 - mean) / std`` by channel.
-
-    Args:
-      images: uint8 [B, H, W, C].
-      mean: C channel means of the training split on the scale [0, 1].
-      std: C channel standard deviations on the same scale.
-
-    Returns:
-      float32 [B, H, W, C].
-    """
-    scale = (1.0 / (255.0 * np.asarray(std, np.float64))).astype(np.float32)
-    offset = (np.asarray(mean, np.float64) / np.asarray(std, np.float64)).astype(np.float32)
-    return images.astype(jnp.float32) * scale - offset
-
-
-def scale(images: jax.Array, size: int | None) -> jax.Array:
-    """Scales images, float32 [B, H, W, C], to a side of ``size`` pixels, bilinearly; leaves them alone if None."""
-    if size is None or images.shape[1:3] == (size, size):
-        return images
-    return jax.image.resize(images, (images.shape[0], size, size, images.shape[-1]), "linear")
+    def abstract_feed(self, capacity: int) -> Feed:
+        """See `BatchSource.abstract_feed`."""
+        order = jax.ShapeDtypeStruct((self.split.num_examples,), jnp.int32)
+        positions, epoch = jax.ShapeDtypeStruct((capacity,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+        split = abstract(self.split, self._sharding.replicated)
+        order, positions, epoch = abstract((order, positions, epoch), self._sharding.replicated)
+        return Feed((split, order, epoch), positions)

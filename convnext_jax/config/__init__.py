@@ -1,12 +1,14 @@
-"""The experiment: every setting of a run, typed, checked at once and frozen.
+"""The experiment: every setting of a run, typed, checked at once, and frozen.
 
-A config file starts from :func:`default_config`, changes what it needs and returns the ``ConfigDict``. The command
-line overrides fields of it, and :func:`parse_experiment` turns the whole, once, into an :class:`Experiment`, which is
-all that the rest of the package sees. Whatever can be known to be wrong without looking at the data is refused here.
+A config file starts from :func:`default_config`, changes what it needs and returns the ``ConfigDict``. The command line
+overrides fields of it. :func:`parse_experiment` turns the whole, once, into an :class:`Experiment`, which is all that
+the rest of the package sees. Whatever can be known to be wrong without looking at the data is refused here.
+
+Importing this package imports no JAX. Only the fields that a family of networks owns need it, to be checked.
 """
 
-from convnext_jax.config.checks import CHOICES, DTYPES, INITIALIZATIONS, OPTIMIZERS, SCHEDULES
-from convnext_jax.config.parse import check_field, default_config, parse_experiment
+from convnext_jax.config.checks import CHOICES
+from convnext_jax.config.parse import check_field, default_config, own_field_kinds, parse_experiment, parse_sections
 from convnext_jax.config.sections import (
     SECTIONS,
     AugmentConfig,
@@ -19,10 +21,6 @@ from convnext_jax.config.sections import (
 
 __all__ = [
     "CHOICES",
-    "DTYPES",
-    "INITIALIZATIONS",
-    "OPTIMIZERS",
-    "SCHEDULES",
     "SECTIONS",
     "AugmentConfig",
     "DataConfig",
@@ -32,5 +30,7 @@ __all__ = [
     "RunConfig",
     "check_field",
     "default_config",
+    "own_field_kinds",
     "parse_experiment",
+    "parse_sections",
 ]

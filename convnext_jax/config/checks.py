@@ -1,34 +1,33 @@
-"""What settings may be: names from closed tables, numbers in their ranges, and none that contradict each other."""
+"""What settings may be: names from closed tables, numbers in their ranges, and no two that contradict each other."""
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from convnext_jax.config.sections import Experiment, OptimConfig, RunConfig
+from convnext_jax.config.sections import AugmentConfig, OptimConfig, RunConfig
 from convnext_jax.errors import UserError, nearest
+from convnext_jax.precision import DTYPES
 
-DTYPES = ("auto", "float32", "bfloat16")
-INITIALIZATIONS = ("normal", "fan_in")
 OPTIMIZERS = ("adamw", "sgd", "lion", "lamb", "muon")
 SCHEDULES = ("cosine", "step", "one_cycle", "warmup_stable_decay")
-# (section, field): the names that it may have.
+# (section, field): the names that it may have. The network's own are in its family's file.
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("model", "dtype"): DTYPES,
-    ("model", "initialization"): INITIALIZATIONS,
     ("augment", "crop_mode"): ("reflect", "constant"),
     ("augment", "flip"): ("random", "alternating", "none"),
     ("augment", "policy"): ("none", "randaugment", "trivialaugment"),
     ("augment", "erasing_mode"): ("constant", "pixel"),
     ("optim", "name"): OPTIMIZERS,
     ("optim", "schedule"): SCHEDULES,
+    ("optim", "layer_decay_levels"): ("grouped", "single"),
 }
 
 # (section, field): (lowest, highest, whether the highest itself is allowed)
 _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("model", "drop_path"): (0, 1, False),
     ("model", "dropout"): (0, 1, False),
-    ("model", "layer_scale"): (0, math.inf, False),
-    ("model", "kernel_size"): (1, 999, True),
-    ("model", "expansion"): (1, 1000, True),
     ("data", "image_size"): (1, 4096, True),
+    ("data", "channels"): (1, 4, True),
     ("data", "validation_fraction"): (0, 1, False),
     ("augment", "crop_padding"): (0, 4096, True),
     ("augment", "resized_crop_area"): (0, 1, True),
@@ -76,33 +75,42 @@ _POSITIVE = (
 )
 
 
-def check_choices(experiment: Experiment) -> None:
-    """Raises UserError where a name is not in its table."""
+def check_choices(sections: Mapping[str, Any]) -> None:
+    """Raises UserError if a name is not in its table."""
     for (section, name), allowed in CHOICES.items():
-        value = getattr(getattr(experiment, section), name)
-        if value not in allowed:
-            raise UserError(f"config.{section}.{name}={value!r}: unknown; {nearest(value, allowed)}")
+        check_choice(f"config.{section}.{name}", _value(sections, section, name), allowed)
 
 
-def check_ranges(experiment: Experiment) -> None:
-    """Raises UserError where a number is out of its range."""
+def check_choice(path: str, value: str, allowed: Iterable[str]) -> None:
+    """Raises UserError if a value is none of those that are allowed."""
+    if value not in (names := tuple(allowed)):
+        raise UserError(f"{path}={value!r}: unknown; {nearest(value, names)}")
+
+
+def check_ranges(sections: Mapping[str, Any]) -> None:
+    """Raises UserError if a number is out of its range."""
     for (section, name), (low, high, closed) in _RANGES.items():
-        value = getattr(getattr(experiment, section), name)
+        value = _value(sections, section, name)
         if value is not None and not (low <= value and (value <= high if closed else value < high)):
             allowed = f"in [{low}, {high}{']' if closed else ')'}" if high < math.inf else f"at least {low}"
             raise UserError(f"config.{section}.{name}={value!r}: must be {allowed}")
     for section, name in _POSITIVE:
-        value = getattr(getattr(experiment, section), name)
+        value = _value(sections, section, name)
         if value is not None and value <= 0:
             raise UserError(f"config.{section}.{name}={value!r}: must be greater than 0")
 
 
-def check_combinations(experiment: Experiment) -> None:
-    """Raises UserError where settings contradict each other; the message names them all."""
-    model, augment, optim, run = experiment.model, experiment.augment, experiment.optim, experiment.run
+def _value(sections: Mapping[str, Any], section: str, name: str) -> Any:
+    """The model's section is a dictionary, since its family is not known yet."""
+    fields = sections[section]
+    return fields[name] if isinstance(fields, dict) else getattr(fields, name)
+
+
+def check_combinations(augment: AugmentConfig, optim: OptimConfig, run: RunConfig) -> None:
+    """Raises UserError if settings contradict each other. The message names all of them."""
     if run.seed + run.seeds > 2**32:
         raise UserError(
-            f"config.run.seeds={run.seeds} from config.run.seed={run.seed} on go beyond 4294967295; start lower"
+            f"config.run.seeds={run.seeds} from config.run.seed={run.seed} on goes beyond 4294967295; start lower"
         )
     if augment.mixes and run.batch_size % 2:
         name = "mixup_alpha" if augment.mixup_alpha else "cutmix_alpha"
@@ -113,20 +121,6 @@ def check_combinations(experiment: Experiment) -> None:
     if run.batch_size % optim.accumulation:
         raise UserError(
             f"config.optim.accumulation={optim.accumulation} does not divide config.run.batch_size={run.batch_size}"
-        )
-    if model.remat and model.norm == "batch":
-        raise UserError(
-            "config.model.remat=True would lose the running statistics of config.model.norm='batch'; leave one of them"
-        )
-    if optim.accumulation > 1 and model.norm == "batch":
-        raise UserError(
-            f"config.optim.accumulation={optim.accumulation} would change the statistics of"
-            " config.model.norm='batch', which are of a whole batch; leave one of them"
-        )
-    if optim.ema_decay and model.norm == "batch":
-        raise UserError(
-            f"config.optim.ema_decay={optim.ema_decay:g} averages parameters, to which the running statistics of"
-            " config.model.norm='batch' would not belong; leave one of them"
         )
     if len(run.image_sizes) > run.epochs or not all(1 <= size <= 4096 for size in run.image_sizes):
         raise UserError(
@@ -147,7 +141,7 @@ def check_combinations(experiment: Experiment) -> None:
 
 
 def _check_schedule(optim: OptimConfig, run: RunConfig) -> None:
-    """What a schedule needs of the fields that are its own."""
+    """Checks what a schedule needs of its own fields."""
     warmup, decays, end = optim.warmup_epochs, optim.decay_epochs, f"config.run.epochs={run.epochs}"
     if decays and optim.schedule != "step":
         raise UserError(
@@ -161,15 +155,15 @@ def _check_schedule(optim: OptimConfig, run: RunConfig) -> None:
             raise UserError(f"config.optim.decay_epochs={decays}: must ascend")
         if not warmup < decays[0] <= decays[-1] < run.epochs:
             raise UserError(
-                f"config.optim.decay_epochs={decays}: must lie behind the warm-up of config.optim.warmup_epochs="
+                f"config.optim.decay_epochs={decays}: must be after the warm-up of config.optim.warmup_epochs="
                 f"{warmup:g} and before the end of the run at {end}"
             )
     if optim.schedule == "one_cycle" and not 0 < warmup < run.epochs:
         raise UserError(
-            f"config.optim.schedule=one_cycle peaks at config.optim.warmup_epochs={warmup:g}, which must lie between"
+            f"config.optim.schedule=one_cycle peaks at config.optim.warmup_epochs={warmup:g}, which must be between"
             f" 0 and {end}"
         )
-    # Shares of an epoch are no exact binary fractions.
+    # Parts of an epoch are not exact binary fractions.
     if optim.schedule == "warmup_stable_decay" and warmup + optim.decay_fraction * run.epochs > run.epochs + 1e-6:
         raise UserError(
             f"config.optim.warmup_epochs={warmup:g} reaches into the last config.optim.decay_fraction="

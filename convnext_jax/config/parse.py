@@ -9,70 +9,140 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from convnext_jax.config.checks import check_choices, check_combinations, check_ranges
-from convnext_jax.config.sections import SECTIONS, Experiment
+from convnext_jax.config.checks import check_choice, check_choices, check_combinations, check_ranges
+from convnext_jax.config.sections import SECTIONS, Experiment, ModelConfig
 from convnext_jax.errors import UserError, nearest
+
+SHARED_MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig) if field.name != "architecture")
+
+Values = config_dict.ConfigDict | Mapping[str, Any]
 
 
 def default_config() -> config_dict.ConfigDict:
-    """Every field at its default, for a config file to start from; a field that does not exist cannot be set."""
+    """Returns every field at its default, for a config file to start from.
+
+    A field that does not exist cannot be set. The section ``model`` takes any field, since its family is not known yet;
+    :func:`parse_experiment` checks them.
+    """
     config = config_dict.ConfigDict()
     for section, cls in SECTIONS.items():
         config[section] = fields = config_dict.ConfigDict()
         for field in dataclasses.fields(cls):
+            if (section, field.name) == ("model", "architecture"):
+                continue
             kind, optional = _kind(field)
             fields[field.name] = config_dict.placeholder(kind) if optional else field.default
-    return config.lock()
+    config.lock()
+    model: Any = config.model
+    model.unlock()
+    return config
 
 
-def parse_experiment(config: config_dict.ConfigDict | Mapping[str, Any]) -> Experiment:
+def parse_experiment(config: Values) -> Experiment:
     """Turns a configuration into a checked :class:`Experiment`.
 
     Args:
-      config: sections by name, each a mapping from field to value; what is left out keeps its default.
+      config: sections by name, each a mapping from field to value. What is left out keeps its default.
 
     Raises:
-      UserError: a section or field that does not exist, a value of the wrong type or range, or two values that
-        contradict each other; the message names the field, the value and what is allowed.
+      UserError: a section or field that does not exist, a value of the wrong type or out of range, or two values that
+        contradict each other. The message names the field, the value and what is allowed.
+    """
+    sections = parse_sections(config)
+    shared, model = sections.pop("model"), _section_values(config, "model")
+
+    from convnext_jax.models.registry import INITIALIZATIONS  # imports JAX
+
+    check_choice("config.model.initialization", shared["initialization"], INITIALIZATIONS)
+    own = {name: value for name, value in model.items() if name not in SHARED_MODEL_FIELDS and value is not None}
+    return Experiment(model=ModelConfig(**shared, architecture=_parse_architecture(shared["name"], own)), **sections)
+
+
+def parse_sections(config: Values) -> dict[str, Any]:
+    """Parses and checks all that needs no network, in an instant: every field but those of the network's family.
+
+    Returns:
+      The sections by name; of the model a dictionary of the fields that all families share.
     """
     values = config.to_dict() if isinstance(config, config_dict.ConfigDict) else dict(config)
-    for section, fields in values.items():
-        for name in fields or {}:
+    for section in values:
+        if section not in SECTIONS:
+            check_field(f"{section}.")
+    sections: dict[str, Any] = {}
+    for section, cls in SECTIONS.items():
+        fields = {field.name: field for field in dataclasses.fields(cls) if field.name != "architecture"}
+        given = {
+            name: value
+            for name, value in _section_values(values, section).items()
+            if section != "model" or name in fields
+        }
+        for name in given:
             check_field(f"{section}.{name}")
-    experiment = Experiment(**{name: _parse_section(name, values.get(name) or {}) for name in SECTIONS})
-    check_choices(experiment)
-    check_ranges(experiment)
-    check_combinations(experiment)
-    return experiment
+        parsed = {
+            name: _parse_value(f"config.{section}.{name}", value, *_kind(fields[name])) for name, value in given.items()
+        }
+        if section == "model":
+            sections[section] = {name: field.default for name, field in fields.items()} | parsed
+        else:
+            sections[section] = cls(**parsed)
+    check_choices(sections)
+    check_ranges(sections)
+    check_combinations(sections["augment"], sections["optim"], sections["run"])
+    return sections
 
 
 def check_field(path: str) -> None:
-    """Raises UserError where ``section.field`` is no field of an experiment."""
+    """Raises UserError if ``section.field`` is no field of an experiment. The model's may belong to any family."""
     section, _, name = path.partition(".")
     if section not in SECTIONS:
         raise UserError(f"config.{path}: there is no section {section!r}; {nearest(section, SECTIONS)}")
     names = [field.name for field in dataclasses.fields(SECTIONS[section])]
-    if name not in names:
+    if section != "model" and name not in names:
         raise UserError(f"config.{path}: there is no such field; {nearest(name, names)}")
 
 
+def own_field_kinds(model: str) -> dict[str, type]:
+    """Returns the types of the fields that the family of a named model owns; imports JAX.
+
+    >>> own_field_kinds("resnet18")
+    {'depths': <class 'tuple'>, 'block': <class 'str'>, 'width': <class 'int'>, 'stem': <class 'str'>}
+
+    Raises:
+      UserError: there is no such model.
+    """
+    from convnext_jax.models.registry import named_architecture
+
+    return {field.name: _kind(field)[0] for field in dataclasses.fields(named_architecture(model))}
+
+
+def _section_values(config: Values, section: str) -> Mapping[str, Any]:
+    values = config.to_dict() if isinstance(config, config_dict.ConfigDict) else config
+    return values.get(section) or {}
+
+
+def _parse_architecture(model: str, own: Mapping[str, Any]) -> Any:
+    kinds = own_field_kinds(model)
+    known = [*SHARED_MODEL_FIELDS, *kinds]
+    for name in own:
+        if name not in kinds:
+            raise UserError(f"config.model.{name}: {model} has no such field; {nearest(name, known)}")
+    fields = {
+        name: _parse_value(f"config.model.{name}", value, kinds[name], optional=False) for name, value in own.items()
+    }
+    from convnext_jax.models.registry import named_architecture
+
+    try:
+        return named_architecture(model, fields)
+    except UserError as error:
+        raise UserError(f"config.model.{error}") from error
+
+
 def _kind(field: dataclasses.Field[Any]) -> tuple[type, bool]:
-    """The plain type of a field, ``tuple`` for whole numbers, and whether it may be None."""
+    """Returns the plain type of a field, ``tuple`` for whole numbers, and whether it may be None."""
     kind, optional = field.type, isinstance(field.type, types.UnionType)
     if optional:
         (kind,) = (member for member in typing.get_args(kind) if member is not types.NoneType)
     return typing.cast(type, typing.get_origin(kind) or kind), optional
-
-
-def _parse_section(section: str, values: Mapping[str, Any]) -> Any:
-    cls = SECTIONS[section]
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    return cls(
-        **{
-            name: _parse_value(f"config.{section}.{name}", value, *_kind(fields[name]))
-            for name, value in values.items()
-        }
-    )
 
 
 def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
@@ -82,13 +152,10 @@ def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is tuple and isinstance(value, Sequence) and not isinstance(value, str):
-        # JSON knows no tuples.
+        # JSON has no tuples.
         return tuple(_parse_value(f"{path}[{index}]", item, int, False) for index, item in enumerate(value))
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{path}={value!r}: must be of type {kind.__name__}{' or none' if optional else ''}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{path}={value!r}: must be a finite number")
     return value
-
-
-# (section, field): (lowest, highest, whether the highest itself is allowed)

@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays: building, caching and loading them, without TensorFlow and without JAX."""
+"""Data sets as uint8 arrays: preparing, caching and loading them without TensorFlow and without JAX."""
 
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.load import load

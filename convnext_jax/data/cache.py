@@ -1,15 +1,13 @@
-"""The cache of decoded images: uint8 arrays in .npy files that later starts memory-map.
+"""The cache of decoded images: uint8 arrays in .npy files, which later runs memory-map.
 
-A cache is a folder. It is written under a temporary name and renamed when it is whole, so a folder with the
-right name is complete; its sizes are checked all the same when it is opened.
+A cache is a folder. It is written under a temporary name and renamed once it is complete, so a folder with the right
+name is complete. The shapes of its arrays are checked anyway when it is opened.
 """
 
 import dataclasses
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +15,10 @@ import numpy as np
 
 from convnext_jax.data.dataset import Dataset, PixelSums, Split
 from convnext_jax.data.decode import Source, decode_split
-from convnext_jax.files import exclusive, is_writable, sweep
 from convnext_jax.errors import UserError
+from convnext_jax.files import exclusive, is_writable, new_folder, sweep, user_cache_folder, write_json
 
-FORMAT = 1  # part of the folder's name: raise it when the layout or the decoding changes
+FORMAT = 1  # part of the folder's name; increase it when the layout or the decoding changes
 DESCRIPTION = "dataset.json"
 SPLITS = ("train", "test")
 
@@ -29,57 +27,63 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class CacheKey:
-    """What a cache is a cache of.
+    """What a cache contains, and where it may be.
 
     Attributes:
-      name: the data set's name.
-      source: the folder with the data that is decoded; the cache lies in it where that is possible.
-      fingerprint: changes when the data does.
-      image_size: see ``decode.decode_picture``.
-      variant: tells apart caches of one folder that differ in more than the size; may be empty.
+      name: the name of the data set.
+      source: the folder with the data to decode. The cache is put into it if possible.
+      fingerprint: a string that changes when the data changes.
+      image_size: see `convnext_jax.data.decode.decode_picture`.
+      channels: number of channels of the images, 1 to 4.
+      beside_source: whether the cache may be put into the source folder. It may not if the folder is the user's own.
     """
 
     name: str
     source: Path
     fingerprint: str
     image_size: int | None
-    variant: str = ""
+    channels: int = 3
+    beside_source: bool = True
 
     def folders(self) -> list[Path]:
-        """Where the cache may lie, the preferred place first."""
+        """Returns the folders that the cache may be in, in order of preference."""
         size = self.image_size or "native"
-        leaf = f"convnext_jax_cache-{size}{self.variant}-v{FORMAT}"
+        channels = "" if self.channels == 3 else f"-{self.channels}channels"
+        leaf = f"convnext_jax_cache-{size}{channels}-v{FORMAT}"
         source = self.source.resolve()
         identity = hashlib.sha256(f"{source}\n{self.fingerprint}".encode()).hexdigest()[:16]
-        return [source / leaf, user_cache_folder() / f"{self.name.replace('/', '-')}-{identity}" / leaf]
-
-
-def user_cache_folder() -> Path:
-    """This project's part of the user's cache folder ($XDG_CACHE_HOME, else ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convnext_jax"
+        of_user = user_cache_folder() / f"{self.name.replace('/', '-')}-{identity}" / leaf
+        return [source / leaf, of_user] if self.beside_source else [of_user]
 
 
 def open_cache(key: CacheKey) -> Dataset | None:
-    """Memory-maps the cached arrays, or returns None where there is no usable cache."""
+    """Opens a cache.
+
+    Args:
+      key: what the cache contains.
+
+    Returns:
+      The data set, with memory-mapped images and labels, or None if there is no usable cache.
+    """
     for folder in key.folders():
         try:
             return _open_folder(folder, key)
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("the cache %s cannot be used (%s) and is made again", folder, error)
+            log.warning("the cache %s cannot be used (%s) and will be built again", folder, error)
     return None
 
 
 def _open_folder(folder: Path, key: CacheKey) -> Dataset:
     meta = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     if meta["fingerprint"] != key.fingerprint:
-        raise ValueError("the data has changed since")
+        raise ValueError("the data has changed")
     splits: dict[str, Split] = {}
     for name in SPLITS:
         arrays = {}
         for part, dtype in (("images", np.uint8), ("labels", np.int32)):
-            # A file that is too short for its header raises ValueError here.
+            # This raises ValueError if the file is shorter than its header says.
             array = np.load(folder / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False)
             if array.dtype != dtype or list(array.shape) != meta["shapes"][f"{name}_{part}"]:
                 raise ValueError(f"{name}_{part}.npy holds {array.dtype} {array.shape}")
@@ -95,31 +99,33 @@ def _open_folder(folder: Path, key: CacheKey) -> Dataset:
 
 
 def build_cache(key: CacheKey, sources: Mapping[str, Source], class_names: tuple[str, ...]) -> Dataset:
-    """Decodes the images into a new cache, unless another process has just done that, and opens it.
+    """Decodes the images into a new cache and opens it. Only opens it if another process has just built it.
 
     Args:
       key: what to cache, and where.
       sources: the encoded pictures of ``train`` and ``test``.
-      class_names: one name a class.
+      class_names: one name for each class.
+
+    Returns:
+      The data set, with memory-mapped images and labels.
 
     Raises:
-      UserError: a picture is unusable, a label has no class name, or the cache can be written nowhere.
+      UserError: a picture is unusable, a label has no class name, the images of the two splits differ in size, or the
+        cache cannot be written anywhere.
     """
     folder = next((folder for folder in key.folders() if is_writable(folder.parent)), None)
     if folder is None:
-        places = " nor ".join(str(folder.parent) for folder in key.folders())
-        raise UserError(f"the decoded images of {key.name} can be written neither to {places}: set XDG_CACHE_HOME")
+        places = [str(folder.parent) for folder in key.folders()]
+        verb = "can be written neither to" if len(places) > 1 else "cannot be written to"
+        raise UserError(f"the decoded images of {key.name} {verb} {' nor to '.join(places)}: set XDG_CACHE_HOME")
     try:
         with exclusive(folder.parent / f".{folder.name}.lock"):
             dataset = open_cache(key)
             if dataset is None:
                 sweep(folder.parent, f".{folder.name}.tmp-*")
-                with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp-", dir=folder.parent) as temporary:
-                    whole = Path(temporary) / folder.name
-                    whole.mkdir()
-                    _write(whole, key, sources, class_names)
-                    sweep(folder.parent, folder.name)  # an older or damaged one; rename needs the name free
-                    whole.rename(folder)
+                with new_folder(folder) as unfinished:
+                    _write(unfinished, key, sources, class_names)
+                    sweep(folder.parent, folder.name)  # an outdated or damaged cache
                 dataset = _open_folder(folder, key)
     except OSError as error:
         raise UserError(f"the decoded images of {key.name} cannot be written to {folder}: {error}") from error
@@ -131,7 +137,8 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
     shapes: dict[str, tuple[int, ...]] = {}
     for name in SPLITS:
         images = folder / f"{name}_images.npy"
-        labels, sums[name] = decode_split(sources[name], images, key.image_size, f"decoding {key.name} {name}")
+        title = f"decoding {key.name} {name}"
+        labels, sums[name] = decode_split(sources[name], images, key.image_size, key.channels, title)
         if labels.min() < 0 or labels.max() >= len(class_names):
             raise UserError(
                 f"data set {key.name}: the {name} split has labels from {labels.min()} to {labels.max()}, "
@@ -143,7 +150,7 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
     if shapes["train_images"][1:] != shapes["test_images"][1:]:
         raise UserError(
             f"data set {key.name}: train and test images differ in size: "
-            "give one for all, for example --config.data.image_size=64"
+            "give one size for all, for example --config.data.image_size=64"
         )
     mean, std = sums["train"].mean_and_std()
     meta = {
@@ -155,4 +162,4 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
-    (folder / DESCRIPTION).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    write_json(folder / DESCRIPTION, meta)

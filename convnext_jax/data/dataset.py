@@ -1,4 +1,4 @@
-"""What every source of images is turned into: splits of uint8 arrays, class names, channel statistics."""
+"""The form that all data sets are loaded into: splits of uint8 arrays, class names and channel statistics."""
 
 import dataclasses
 
@@ -10,8 +10,8 @@ class Split:
     """The examples of one split, in a fixed order.
 
     Attributes:
-      images: uint8 [N, H, W, 3], read-only; memory-mapped where it comes from a cache.
-      labels: int32 [N], read-only, in [0, number of classes).
+      images: uint8 [N,H,W,C], C from 1 to 4, read-only, memory-mapped if it comes from a cache.
+      labels: int32 [N] in [0, number of classes), read-only.
     """
 
     images: np.ndarray
@@ -26,13 +26,13 @@ class Dataset:
     """A data set for image classification, ready for use.
 
     Attributes:
-      name: the name that it was asked for by.
+      name: the name that it was requested by.
       train: the examples to train on.
-      test: the examples to test on; the validation split where the data set has no labelled test split.
-      class_names: one name a class, at the place of its label.
-      mean: float32 [3], channel means of the train images scaled to [0, 1].
-      std: float32 [3], channel standard deviations of the train images scaled to [0, 1].
-      validation: examples held out of train to tune on, None where none are.
+      test: the examples to test on. This is the validation split if the data set has no labeled test split.
+      class_names: one name for each class, in the order of the labels.
+      mean: channel means of the training images, on the scale [0, 1], float32 [C].
+      std: channel standard deviations of the training images, on the scale [0, 1], float32 [C].
+      validation: examples held out of the training split to tune on; None if no examples are held out.
     """
 
     name: str
@@ -45,30 +45,36 @@ class Dataset:
 
     @property
     def evaluated(self) -> tuple[str, Split]:
-        """Name and examples of the split that a training evaluates: ``validation`` if there is one, else ``test``."""
+        """The split that a training run evaluates, with its name: ``validation`` if there is one, else ``test``."""
         return ("test", self.test) if self.validation is None else ("validation", self.validation)
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelSums:
-    """Exact sums over the pixels of any number of images, the same however the images are grouped.
+    """Exact sums over the pixels of any number of images. They do not depend on how the images are grouped.
+
+    >>> images = np.array([[[0, 100]], [[10, 200]]], np.uint8)
+    >>> PixelSums.of(images)
+    PixelSums(pixels=2, total=(10, 300), squares=(100, 50000))
+    >>> PixelSums.of(images[:1]) + PixelSums.of(images[1:]) == PixelSums.of(images)
+    True
 
     Attributes:
-      pixels: the number of pixels summed.
-      total: three integers, the sum of each channel.
-      squares: three integers, the sum of each channel's squares.
+      pixels: the number of pixels.
+      total: for each channel the sum of its values.
+      squares: for each channel the sum of the squares of its values.
     """
 
     pixels: int = 0
-    total: tuple[int, ...] = (0, 0, 0)
-    squares: tuple[int, ...] = (0, 0, 0)
+    total: tuple[int, ...] = ()
+    squares: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, images: np.ndarray) -> "PixelSums":
-        """Sums over ``images``, uint8 [..., 3]."""
-        channels = images.reshape(-1, 3)  # [pixels, 3]
-        # The histogram of a channel gives both sums exactly, without a wider copy of the images.
-        counts = [np.bincount(channels[:, c], minlength=256) for c in range(3)]
+        """Returns the sums over images, uint8 [...,C]."""
+        channels = images.reshape(-1, images.shape[-1])  # [pixels,C]
+        # The histogram of a channel gives both sums exactly and needs no copy of the images in a wider dtype.
+        counts = [np.bincount(channels[:, c], minlength=256) for c in range(channels.shape[1])]
         values = np.arange(256, dtype=np.int64)
         return cls(
             len(channels),
@@ -77,6 +83,8 @@ class PixelSums:
         )
 
     def __add__(self, other: "PixelSums") -> "PixelSums":
+        if not self.pixels:
+            return other
         return PixelSums(
             self.pixels + other.pixels,
             tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
@@ -84,8 +92,8 @@ class PixelSums:
         )
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Channel means and standard deviations on the scale [0, 1], each float32 [3]."""
+        """Returns the channel means and standard deviations on the scale [0, 1], float32 [C] each."""
         mean = np.array([s / self.pixels for s in self.total], np.float64)
-        # n * sum(x^2) - sum(x)^2 in whole numbers: nothing cancels.
+        # n * sum(x^2) - sum(x)^2 is computed with integers, so there is no cancellation error.
         variance = [(self.pixels * q - s * s) / self.pixels**2 for s, q in zip(self.total, self.squares, strict=True)]
         return (mean / 255).astype(np.float32), (np.sqrt(variance) / 255).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Encoded pictures to one uint8 array on disk, with all cores."""
+"""Decodes pictures into one uint8 array on disk, on all cores."""
 
 import contextlib
 import io
@@ -20,12 +20,18 @@ from tqdm import tqdm
 from convnext_jax.data.dataset import PixelSums
 from convnext_jax.errors import UserError
 
-CHUNK = 500  # pictures a task: long enough to hide the cost of a task, short enough for a lively progress bar
-SERIAL_BELOW = 4000  # so few pictures are decoded before a pool of processes has started
+CHUNK = 500  # pictures per task: enough to hide the overhead of a task, few enough for a smooth progress bar
+SERIAL_BELOW = 4000  # fewer pictures than this are decoded before a pool of processes has started
 
 
 class Picture(NamedTuple):
-    """One encoded picture: a name for messages, the file's bytes, the label."""
+    """An encoded picture.
+
+    Attributes:
+      name: what error messages call it.
+      encoded: the bytes of the file.
+      label: the label.
+    """
 
     name: str
     encoded: bytes
@@ -33,27 +39,32 @@ class Picture(NamedTuple):
 
 
 class Source(Protocol):
-    """A split's encoded pictures. It is pickled to reach the decoding processes."""
+    """The encoded pictures of a split. Sources are pickled and sent to the processes that decode."""
 
     def __len__(self) -> int:
-        """The number of pictures."""
+        """Returns the number of pictures."""
         ...
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
-        """The pictures start, start + 1, ..., stop - 1."""
+        """Yields the pictures start, start + 1, ..., stop - 1."""
         ...
 
 
-def decode_picture(picture: Picture, size: int | None = None) -> np.ndarray:
-    """Decodes one picture to RGB.
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for each number of channels
+
+
+def decode_picture(picture: Picture, size: int | None = None, channels: int = 3) -> np.ndarray:
+    """Decodes a picture.
 
     Args:
-      picture: any format that Pillow reads; greyscale and palettes become RGB.
-      size: scale the shorter side to this many pixels (antialiased) and cut the centre square out; None
-        leaves the picture as it is.
+      picture: a picture in any format that Pillow can read.
+      size: side of the decoded picture in pixels. The shorter side is resized to it, with antialiasing, and the center
+        square is cropped. If None, the picture keeps its size.
+      channels: C, the number of channels that the picture is converted to. 1 is grayscale, 2 is grayscale and alpha, 3
+        is RGB, and 4 is RGB and alpha.
 
     Returns:
-      uint8 [H, W, 3].
+      uint8 [H,W,C].
 
     Raises:
       UserError: the picture cannot be read.
@@ -62,14 +73,14 @@ def decode_picture(picture: Picture, size: int | None = None) -> np.ndarray:
         raise UserError(f"picture {picture.name} is empty (0 bytes): replace or remove it")
     try:
         with Image.open(io.BytesIO(picture.encoded)) as opened:
-            opened.load()  # a truncated file is found out here
-            image = opened if opened.mode == "RGB" else opened.convert("RGB")
+            opened.load()  # raises an error if the file is truncated
+            image = opened if opened.mode == MODES[channels] else opened.convert(MODES[channels])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).replace("\n", " ")
         raise UserError(f"picture {picture.name} cannot be read ({reason}): replace or remove it") from error
     if size is not None and image.size != (size, size):
         image = _resize_and_crop(image, size)
-    return np.asarray(image)
+    return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -80,28 +91,31 @@ def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def decode_split(source: Source, path: Path, size: int | None, title: str) -> tuple[np.ndarray, PixelSums]:
-    """Decodes a whole split into the file ``path`` (.npy, uint8 [N, H, W, 3]).
+def decode_split(
+    source: Source, path: Path, size: int | None, channels: int, title: str
+) -> tuple[np.ndarray, PixelSums]:
+    """Decodes a split into a .npy file, uint8 [N,H,W,C].
 
     Args:
       source: the encoded pictures, at least one.
       path: the file to write.
-      size: see ``decode_picture``; with None all pictures must have one size, that of the first.
-      title: what the progress bar says.
+      size: see `decode_picture`. If None, all pictures must have the same size.
+      channels: C, see `decode_picture`.
+      title: title of the progress bar.
 
     Returns:
       The labels, int32 [N], and the sums over all pixels.
 
     Raises:
-      UserError: a picture cannot be read or differs in size from the first one, or the disk is too full.
+      UserError: a picture cannot be read, a picture differs in size from the first one, or the disk is too full.
     """
     count = len(source)
-    first = decode_picture(next(source.read(0, 1)), size)
+    first = decode_picture(next(source.read(0, 1)), size, channels)
     needed, free = count * first.nbytes, shutil.disk_usage(path.parent).free
-    if free < needed:  # found out now: writing to a mapped file on a full disk ends the process without a word
+    if free < needed:  # checked now because writing to a mapped file on a full disk kills the process silently
         raise UserError(f"{title} needs {needed:,} bytes in {path.parent}, and {free:,} are free: make room there")
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, *first.shape))
-    del images  # the chunks open the file again, in their own processes
+    del images  # each process opens the file again
     labels = np.empty(count, np.int32)
     sums = PixelSums()
     starts = range(0, count, CHUNK)
@@ -117,12 +131,12 @@ Chunk = tuple[int, np.ndarray, PixelSums]
 
 
 def _run_chunks(source: Source, path: Path, size: int | None, starts: range) -> Iterator[Chunk]:
-    """Decodes the chunks that begin at ``starts``, in any order, and yields what each found."""
+    """Decodes the chunks that begin at ``starts``, in any order, and yields the result of each one."""
     workers = min(_cpu_count(), len(starts))
     done: set[int] = set()
     if workers > 1 and len(source) >= SERIAL_BELOW:
-        # Processes, not threads: for small pictures the interpreter lock costs more than the decoding.
-        # Spawned, not forked: a fork of a process that runs JAX's threads may hang.
+        # Processes, not threads: for small pictures the interpreter lock costs more than the decoding. Spawned, not
+        # forked: a fork of a process with JAX's threads may hang.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             try:
                 with _without_main_module():
@@ -134,7 +148,7 @@ def _run_chunks(source: Source, path: Path, size: int | None, starts: range) -> 
                     done.add(chunk[0])
                     yield chunk
             except BrokenProcessPool:
-                pass  # processes that die (too little memory, a strict sandbox): go on alone
+                pass  # a process died (too little memory, a strict sandbox): continue in this one
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -145,9 +159,9 @@ def _run_chunks(source: Source, path: Path, size: int | None, starts: range) -> 
 
 @contextlib.contextmanager
 def _without_main_module() -> Iterator[None]:
-    """Hides the program's main module from the processes that are started meanwhile.
+    """Hides the main module from processes that are started in this context.
 
-    They would import it anew: slowly, and again and again in a script that has no main guard.
+    They would import it again. This is slow, and it never ends if the main module is a script without a main guard.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -158,16 +172,29 @@ def _without_main_module() -> Iterator[None]:
 
 
 def decode_chunk(source: Source, path: Path, size: int | None, start: int) -> Chunk:
-    """Decodes up to CHUNK pictures from ``start`` on into their place in the file ``path``."""
+    """Decodes up to `CHUNK` pictures, beginning with ``start``, into their positions in the file ``path``.
+
+    Args:
+      source: the encoded pictures.
+      path: the file, .npy, uint8 [N,H,W,C].
+      size: see `decode_picture`.
+      start: index of the first picture.
+
+    Returns:
+      ``start``, the labels of the chunk, int32 [n], and the sums over its pixels.
+
+    Raises:
+      UserError: a picture cannot be read or does not have the size [H,W].
+    """
     images = np.lib.format.open_memmap(path, mode="r+")
     stop = min(start + CHUNK, len(images))
     labels = np.empty(stop - start, np.int32)
     for offset, picture in enumerate(source.read(start, stop)):
-        image = decode_picture(picture, size)
+        image = decode_picture(picture, size, images.shape[-1])
         if image.shape != images.shape[1:]:
             (height, width), (first_height, first_width) = image.shape[:2], images.shape[1:3]
             raise UserError(
-                f"picture {picture.name} has {width}x{height} pixels where the first one has "
+                f"picture {picture.name} has {width}x{height} pixels while the first one has "
                 f"{first_width}x{first_height}: give one size, for example --config.data.image_size=64"
             )
         images[start + offset] = image

@@ -1,4 +1,4 @@
-"""The handwritten digits that ship in scikit-learn: 1,797 real images of 8x8 pixels, no download."""
+"""The handwritten digits that are part of scikit-learn: 1,797 real images of 8x8 pixels, without a download."""
 
 from importlib import metadata
 
@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from convnext_jax.data.dataset import Dataset, PixelSums, Split
+from convnext_jax.data.decode import MODES
 from convnext_jax.data.splitting import held_out
 from convnext_jax.errors import UserError
 
@@ -13,14 +14,15 @@ TEST_FRACTION = 0.2
 DEFAULT_SIZE = 32
 
 
-def load_digits(image_size: int | None = None) -> Dataset:
-    """Loads the digits, a fixed stratified fifth of them as the test split.
+def load_digits(image_size: int | None = None, channels: int = 3) -> Dataset:
+    """Loads the digits. A fixed, stratified fifth of them is the test split.
 
     Args:
-      image_size: the side of the square images; 32 where None.
+      image_size: side of the square images in pixels; None is 32.
+      channels: number of channels, 1 to 4; see `convnext_jax.data.decode.decode_picture`. The images are always gray.
 
     Returns:
-      The data set: 1,438 train and 359 test images, uint8 RGB.
+      The data set, with 1,438 training and 359 test images.
 
     Raises:
       UserError: scikit-learn is not installed.
@@ -29,10 +31,10 @@ def load_digits(image_size: int | None = None) -> Dataset:
         package = metadata.distribution("scikit-learn")
     except metadata.PackageNotFoundError as error:
         raise UserError("data set digits: scikit-learn is not installed; run `pip install scikit-learn`") from error
-    # Read as sklearn.datasets.load_digits reads it, without a second for the import of scikit-learn.
+    # Reads the same file as sklearn.datasets.load_digits, but importing scikit-learn would take a second.
     table = np.loadtxt(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")), delimiter=",")
     labels = table[:, -1].astype(np.int32)
-    images = _scale(table[:, :-1].reshape(-1, 8, 8), image_size or DEFAULT_SIZE)
+    images = _scale(table[:, :-1].reshape(-1, 8, 8), image_size or DEFAULT_SIZE, channels)
     test = np.array(held_out([str(i) for i in range(len(labels))], labels.tolist(), TEST_FRACTION))
     mean, std = PixelSums.of(images[~test]).mean_and_std()
     return Dataset(
@@ -45,11 +47,12 @@ def load_digits(image_size: int | None = None) -> Dataset:
     )
 
 
-def _scale(images: np.ndarray, size: int) -> np.ndarray:
-    """float [N, 8, 8] with values 0 to 16 -> uint8 [N, size, size, 3]."""
-    grey = np.round(images * (255 / 16)).astype(np.uint8)
-    scaled = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in grey]
-    return np.stack([np.asarray(image.convert("RGB")) for image in scaled])
+def _scale(images: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """Converts the digits: float [N,8,8] with values from 0 to 16 -> uint8 [N,size,size,channels]."""
+    gray = np.round(images * (255 / 16)).astype(np.uint8)
+    scaled = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in gray]
+    converted = [np.asarray(image.convert(MODES[channels])) for image in scaled]
+    return np.stack(converted).reshape(-1, size, size, channels)
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:

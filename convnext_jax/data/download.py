@@ -1,4 +1,4 @@
-"""Fetching one file, from the user's folder, an earlier download or the network, and verifying it."""
+"""Obtains a file from the user's folder, an earlier download or the network, and verifies it."""
 
 import dataclasses
 import hashlib
@@ -11,20 +11,20 @@ from tqdm import tqdm
 
 from convnext_jax.errors import UserError
 
-TIMEOUT = 10.0  # seconds without an answer, or without a byte, before giving up
+TIMEOUT = 10.0  # seconds without a response, or without new bytes, before giving up
 BLOCK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """A file of a data set, as its publisher has it.
+    """A published file of a data set.
 
     Attributes:
-      dataset: the data set that it belongs to.
+      dataset: name of the data set that it belongs to.
       url: where it is published.
-      filename: what it is called on disk.
-      sha256: its checksum in hexadecimal; None where nobody recorded one.
-      size: its length in bytes, where known.
+      filename: its name on disk.
+      sha256: its checksum in hexadecimal; None if it is unknown.
+      size: its size in bytes; None if it is unknown.
     """
 
     dataset: str
@@ -35,15 +35,15 @@ class RemoteFile:
 
 
 def obtain(file: RemoteFile, folder: Path, manual_dir: Path | None) -> Path:
-    """Returns the path of a verified copy of ``file``, downloading it where there is none.
+    """Returns the path of a verified copy of a file. Downloads the file if there is no copy.
 
     Args:
-      file: what is wanted.
-      folder: where downloads are kept; one process at a time may use it.
-      manual_dir: where the user may have put the file.
+      file: the file to obtain.
+      folder: where downloads are kept. Only one process at a time may use it.
+      manual_dir: where the user may have put the file, if anywhere.
 
     Raises:
-      UserError: the copy has a wrong checksum, or the file cannot be downloaded.
+      UserError: the user's file or the download has the wrong checksum, or the file cannot be downloaded.
     """
     if manual_dir is not None and (manual_dir / file.filename).is_file():
         path = manual_dir / file.filename
@@ -62,20 +62,20 @@ def obtain(file: RemoteFile, folder: Path, manual_dir: Path | None) -> Path:
         aside = _set_aside(part, path)
         raise UserError(
             f"{file.dataset}: the download of {file.url} is not what was expected: {problem}; it was set "
-            f"aside as {aside}: run again to download it once more, or {_by_hand(file, manual_dir)}"
+            f"aside as {aside}: run again to download it again, or {_by_hand(file, manual_dir)}"
         )
     part.rename(path)
     return path
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _mismatch(path: Path, file: RemoteFile) -> str | None:
-    """What differs from the expected size and checksum, or None where nothing does."""
+    """Returns how a file differs from the expected checksum or size, or None if it does not."""
     size = path.stat().st_size
     if file.sha256 is not None:
         found = sha256_of(path)
@@ -87,6 +87,7 @@ def _mismatch(path: Path, file: RemoteFile) -> str | None:
 
 
 def _set_aside(path: Path, final: Path | None = None) -> Path:
+    """Renames a corrupt file after the name that it has, or would have had, and returns the new path."""
     final = final or path
     aside = final.with_name(final.name + ".corrupt")
     path.replace(aside)
@@ -94,25 +95,26 @@ def _set_aside(path: Path, final: Path | None = None) -> Path:
 
 
 def _by_hand(file: RemoteFile, manual_dir: Path | None) -> str:
+    """Returns the part of an error message that says how to fetch a file by hand."""
     if manual_dir is not None:
         return f"fetch it by hand as {manual_dir / file.filename}"
     return f"fetch it by hand as {file.filename} and name its folder with --config.data.manual_dir=DIR"
 
 
 def _download(file: RemoteFile, part: Path, manual_dir: Path | None) -> None:
-    """Fetches the rest of ``file`` that ``part`` does not hold yet."""
+    """Downloads what ``part`` does not contain of ``file`` yet."""
     have = part.stat().st_size if part.exists() else 0
     if file.size is not None and have == file.size:
-        return  # whole, but the process ended before it was verified
+        return  # complete, but the process ended before it was verified
     try:
         with _open_url(file, have) as response:
             resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
             have = have if resumed else 0
             _save(response, part, file, have)
-    except (OSError, http.client.HTTPException) as error:  # OSError covers URLError and time-outs
+    except (OSError, http.client.HTTPException) as error:  # OSError includes URLError and timeouts
         reason = " ".join(str(getattr(error, "reason", "") or error or type(error).__name__).split())
         raise UserError(
-            f"{file.dataset}: cannot download {file.url} ({reason}): run again when the network is there, "
+            f"{file.dataset}: cannot download {file.url} ({reason}): run again when the network is available, "
             f"or {_by_hand(file, manual_dir)}"
         ) from error
 

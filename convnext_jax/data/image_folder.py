@@ -1,4 +1,4 @@
-"""The user's own pictures, ``train/<class>/*.{jpg,jpeg,png,webp}``, and some to test on."""
+"""The user's own pictures: ``train/<class>/*.{jpg,jpeg,png,webp}``, and some pictures to test on."""
 
 import dataclasses
 import hashlib
@@ -9,8 +9,7 @@ from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
 from convnext_jax.data.decode import Picture
-from convnext_jax.data.splitting import held_out
-from convnext_jax.data.validation import hold_out_validation
+from convnext_jax.data.splitting import held_out, hold_out_validation
 from convnext_jax.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -19,11 +18,11 @@ TEST_FOLDERS = ("val", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """Pictures in files of their own (a ``decode.Source``).
+    """Pictures in separate files, a `convnext_jax.data.decode.Source`.
 
     Attributes:
-      paths: the files.
-      labels: the label of each.
+      paths: the paths of the files.
+      labels: the label of each file.
     """
 
     paths: tuple[str, ...]
@@ -33,7 +32,7 @@ class FileSource:
         return len(self.paths)
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
-        """The pictures start, start + 1, ..., stop - 1."""
+        """Yields the pictures start, start + 1, ..., stop - 1."""
         for path, label in zip(self.paths[start:stop], self.labels[start:stop], strict=True):
             try:
                 encoded = Path(path).read_bytes()
@@ -43,50 +42,55 @@ class FileSource:
 
 
 def load_image_folder(config: DataConfig) -> Dataset:
-    """Loads the pictures below ``config.data_dir``.
+    """Loads the pictures in ``config.data_dir``.
 
-    The classes are the folders in ``train/``, in alphabetical order; the pictures are ordered by name. The
-    test split is the folder ``val/``, ``validation/`` or ``test/``, the first of them that exists, and the
-    share ``config.validation_fraction`` of every class in ``train/`` is the validation split. Without such a
-    folder the share is the test split. It is chosen by the hash of the file's name.
+    The classes are the folders in ``train/``, in alphabetical order. The pictures of a class are sorted by name. The
+    test split is the first of the folders ``val/``, ``validation/`` and ``test/`` that exists. The validation split is
+    the share ``config.validation_fraction`` of each class in ``train/``. If there is no test folder, this share is the
+    test split instead. The hashes of the file names decide which pictures belong to it.
 
     Args:
-      config: ``data_dir``, ``image_size`` and ``validation_fraction`` are used.
+      config: all fields except ``manual_dir`` are used.
 
     Returns:
       The data set.
 
     Raises:
-      UserError: a folder is missing, a class is empty, there is one class only, there is nothing to test on, a
-        picture cannot be read, or the pictures differ in size and no size is given.
+      UserError: a folder is missing, a class is empty, there is only one class, there is nothing to test on, a picture
+        cannot be read, or the pictures differ in size and no size is given.
     """
     if config.data_dir is None:
         raise UserError("data set image_folder: name the folder that holds train/ with --config.data.data_dir=DIR")
     root = Path(config.data_dir).expanduser()
     sources, class_names = find_pictures(root, config.validation_fraction)
-    key = CacheKey(config.name, root, _fingerprint(root, sources), config.image_size)
+    channels = config.channels or 3
+    key = CacheKey(config.name, root, _fingerprint(root, sources), config.image_size, channels, beside_source=False)
     dataset = open_cache(key) or build_cache(key, sources, class_names)
     if not config.validation_fraction or find_test_folder(root) is None:
         return dataset
-    # The cache holds the whole of train/, whatever share of it is held out.
+    # The cache contains all of train/, whatever share of it is held out.
     names = [Path(path).relative_to(root / "train").as_posix() for path in sources["train"].paths]
     return hold_out_validation(dataset, config.validation_fraction, names)
 
 
 def find_test_folder(root: Path) -> Path | None:
-    """The folder below ``root`` whose pictures are the test split, None where there is none."""
+    """Returns the folder in ``root`` with the pictures of the test split, or None if there is none."""
     return next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
 
 
 def find_pictures(root: Path, validation_fraction: float) -> tuple[dict[str, FileSource], tuple[str, ...]]:
-    """Lists the pictures to train on, or to hold some of out, and those to test on, and the names of the classes.
+    """Lists the pictures and the classes.
 
     Args:
-      root: the folder that holds ``train/``.
-      validation_fraction: the share of ``train/`` that is the test split where there is no folder of it.
+      root: the folder that contains ``train/``.
+      validation_fraction: the share of ``train/`` that is the test split if there is no test folder.
+
+    Returns:
+      The pictures of ``train`` and ``test``, and the class names. If there is a test folder, ``train`` includes the
+      pictures that are held out later.
 
     Raises:
-      UserError: see ``load_image_folder``.
+      UserError: see `load_image_folder`.
     """
     if not (root / "train").is_dir():
         raise UserError(f"{root} has no folder train/: lay the pictures out as train/<class>/<picture>.jpg")
@@ -115,6 +119,7 @@ Classes = dict[str, list[Path]]  # the pictures of each class, both in alphabeti
 
 
 def _list_classes(folder: Path) -> Classes:
+    """Lists the pictures in the class folders of a split."""
     classes: Classes = {}
     for child in sorted(folder.iterdir()):
         if child.name.startswith(".") or not child.is_dir():
@@ -127,11 +132,12 @@ def _list_classes(folder: Path) -> Classes:
 
 
 def _is_picture(path: Path) -> bool:
-    # Names that begin with a dot are leavings of file managers, some with a picture's suffix.
+    # File managers leave files behind whose names begin with a dot, some of them with the suffix of a picture.
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _hold_out(root: Path, classes: Classes, fraction: float) -> tuple[Classes, Classes]:
+    """Splits the pictures of ``train/`` into those to keep and those to hold out."""
     for name, pictures in classes.items():
         if len(pictures) < 2:
             raise UserError(f"class folder {root / 'train' / name} has one picture: a class to be split needs two")
@@ -151,7 +157,7 @@ def _source(classes: Classes, class_names: tuple[str, ...]) -> FileSource:
 
 
 def _fingerprint(root: Path, sources: dict[str, FileSource]) -> str:
-    """Changes when a picture is added, removed or rewritten, or changes its split."""
+    """Returns a string that changes when a picture is added, removed, rewritten or moved to another split."""
     digest = hashlib.sha256()
     for split, source in sources.items():
         for path in source.paths:

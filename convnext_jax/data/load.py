@@ -1,4 +1,4 @@
-"""From the configuration to arrays: the cache where there is one, else preparing and decoding."""
+"""Loads the data set of a configuration: from the cache if there is one, else by preparing and decoding it."""
 
 import json
 import logging
@@ -7,9 +7,9 @@ from pathlib import Path
 from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
+from convnext_jax.data.decode import MODES
 from convnext_jax.data.digits import load_digits
 from convnext_jax.data.image_folder import load_image_folder
-from convnext_jax.files import exclusive, is_writable, sweep
 from convnext_jax.data.prepared import (
     INFO_FILE,
     PreparedInfo,
@@ -20,32 +20,37 @@ from convnext_jax.data.prepared import (
     read_info,
 )
 from convnext_jax.data.registry import check_name
+from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
-from convnext_jax.data.validation import hold_out_validation
 from convnext_jax.errors import UserError
+from convnext_jax.files import exclusive, is_writable, sweep
 
 log = logging.getLogger(__name__)
 
 
 def load(config: DataConfig) -> Dataset:
-    """Loads a data set; downloads, prepares and decodes it first where that has not been done.
+    """Loads a data set. Downloads, prepares and decodes it first if that has not been done.
 
     Args:
-      config: which data set, where it lies, at which size, and how much of train is held out for validation.
+      config: the data set, its folder, the size and channels of its images, and the share of the training split that is
+        held out for validation.
 
     Returns:
-      The data set, its images memory-mapped from the cache; copied from it where some are held out.
+      The data set. Its images are memory-mapped from the cache, or copied to memory if some of them are held out.
 
     Raises:
-      UserError: anything that the user can put right: an unknown name, missing data, an unusable picture.
+      UserError: anything that the user can fix, such as an unknown name, missing data or an unusable picture.
     """
     check_name(config.name)
     if config.name == "image_folder":
         return load_image_folder(config)
-    dataset = load_digits(config.image_size) if config.name == "digits" else _load_prepared(config)
+    if config.name == "digits":
+        dataset = load_digits(config.image_size, config.channels or 3)
+    else:
+        dataset = _load_prepared(config)
     if not config.validation_fraction:
         return dataset
-    # Prepared data keep their order, so an example's place is its name.
+    # The order of the examples never changes, so an example is named by its index.
     return hold_out_validation(dataset, config.validation_fraction, list(map(str, range(len(dataset.train)))))
 
 
@@ -56,11 +61,12 @@ def _load_prepared(config: DataConfig) -> Dataset:
     if prepared is None:
         prepared = _prepare(config, root, manual_dir)
     info = read_info(prepared)
-    key = CacheKey(config.name, prepared, info.fingerprint, config.image_size)
+    class_names, declared = _read_features(prepared)
+    key = CacheKey(config.name, prepared, info.fingerprint, config.image_size, config.channels or declared)
     dataset = open_cache(key)
     if dataset is None:
         sources = {"train": _source(info, "train"), "test": _source(info, "test", "validation")}
-        dataset = build_cache(key, sources, _class_names(prepared))
+        dataset = build_cache(key, sources, class_names)
     return dataset
 
 
@@ -74,7 +80,7 @@ def _manual_dir(config: DataConfig) -> Path | None:
 
 
 def _name_on_disk(name: str, manual_dir: Path | None) -> str:
-    """The data set's folder below the root."""
+    """Returns the folder of a data set, relative to the root."""
     if name == "tiny_imagenet":
         variant = choose_archive(manual_dir).variant
         return name if variant is None else f"{name}/{variant}"
@@ -82,13 +88,13 @@ def _name_on_disk(name: str, manual_dir: Path | None) -> str:
 
 
 def _prepare(config: DataConfig, root: Path, manual_dir: Path | None) -> Path:
-    # TFDS takes a second to import, so it is imported only where data has to be prepared.
+    # TFDS takes a second to import, so it is imported only if data has to be prepared.
     from convnext_jax.data import tfds_builders
 
     builder = tfds_builders.make_builder(config.name, root, manual_dir)
     tfds_builders.check_features(builder, config.image_size)
     folder = Path(builder.data_dir)
-    if (folder / INFO_FILE).is_file():  # where the name leaves out the configuration
+    if (folder / INFO_FILE).is_file():  # happens if the name does not include the configuration
         return folder
     if not is_writable(root):
         raise UserError(
@@ -96,8 +102,8 @@ def _prepare(config: DataConfig, root: Path, manual_dir: Path | None) -> Path:
             "give the folder that holds it, or one that can be written to, with --config.data.data_dir"
         )
     with exclusive(root / f".{builder.name}.lock"):
-        if not (folder / INFO_FILE).is_file():  # prepared by a process that this one waited for
-            sweep(folder.parent, f"incomplete.*_{folder.name}")  # of a process that was killed
+        if not (folder / INFO_FILE).is_file():  # else another process has prepared it meanwhile
+            sweep(folder.parent, f"incomplete.*_{folder.name}")  # left behind by a killed process
             _hint_at_other_archives(config.name, folder)
             log.warning("preparing %s in %s", config.name, folder)
             try:
@@ -108,13 +114,15 @@ def _prepare(config: DataConfig, root: Path, manual_dir: Path | None) -> Path:
 
 
 def _hint_at_other_archives(name: str, folder: Path) -> None:
-    """Tells of data from the user's own archive, which is used only where its folder is given."""
-    for other in sorted(folder.parent.glob("archive_*")) if name == "tiny_imagenet" else ():
-        log.warning("%s is from another archive, and used with the manual_dir of its .sha256 file", other)
+    """Warns about data from the user's own archive, which is used only if the folder of the archive is given."""
+    if name != "tiny_imagenet":
+        return
+    for other in sorted(folder.parent.glob("archive_*")):
+        log.warning("%s is from another archive: to use it, give the manual_dir with its .sha256 file", other)
 
 
 def _source(info: PreparedInfo, *names: str) -> RecordSource:
-    """The first split of these names that the data set has."""
+    """Returns the first split with one of these names that the data set has."""
     for name in names:
         if info.splits.get(name):
             return RecordSource(info.folder, name, info.splits[name])
@@ -122,7 +130,8 @@ def _source(info: PreparedInfo, *names: str) -> RecordSource:
     raise UserError(f"the data set in {info.folder} has no split {' or '.join(names)} (it has {listed})")
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def _read_features(folder: Path) -> tuple[tuple[str, ...], int]:
+    """Returns the class names and the number of channels that a prepared data set declares."""
     try:
         text = (folder / "features.json").read_text(encoding="utf-8")
         features = json.loads(text)["featuresDict"]["features"]
@@ -130,7 +139,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         raise damaged(folder, f"features.json: {error}") from error
     if "image" not in features.get("image", {}) or "classLabel" not in features.get("label", {}):
         raise UserError(f"the data in {folder} is not for image classification: it has no features `image` and `label`")
-    names = folder / "label.labels.txt"  # only where the classes have names
+    dimensions = features["image"]["image"].get("shape", {}).get("dimensions", [])
+    channels = int(dimensions[2]) if len(dimensions) == 3 and int(dimensions[2]) in MODES else 3
+    names = folder / "label.labels.txt"  # exists only if the classes have names
     if names.is_file():
-        return tuple(names.read_text(encoding="utf-8").splitlines())
-    return tuple(str(label) for label in range(int(features["label"]["classLabel"]["numClasses"])))
+        return tuple(names.read_text(encoding="utf-8").splitlines()), channels
+    return tuple(str(label) for label in range(int(features["label"]["classLabel"]["numClasses"]))), channels

@@ -1,4 +1,4 @@
-"""Folders of data that TFDS prepared: finding them without TFDS, and reading their ArrayRecord files."""
+"""Data sets that TFDS has prepared: finding them without TFDS, and reading their ArrayRecord files."""
 
 import dataclasses
 import hashlib
@@ -16,20 +16,24 @@ INFO_FILE = "dataset_info.json"
 
 
 def data_root(data_dir: str | None) -> Path:
-    """The folder that holds the prepared data sets: the one given, else TFDS's own choice."""
+    """Returns the folder of the prepared data sets: the given one, or else the one that TFDS would use.
+
+    >>> data_root("/data").as_posix()
+    '/data'
+    """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
     return Path(chosen).expanduser()
 
 
 def find_prepared(root: Path, name: str) -> Path | None:
-    """The newest prepared version of a data set.
+    """Finds the newest prepared version of a data set.
 
     Args:
-      root: see ``data_root``.
-      name: the data set's name, with its configuration after a slash where it has one.
+      root: the folder of the prepared data sets.
+      name: the name of the data set, followed by a slash and its configuration if it has one.
 
     Returns:
-      ``root/name/<version>``, or None where no version was prepared there.
+      ``root/name/<version>``, or None if no version has been prepared.
     """
     versions = [
         folder
@@ -41,12 +45,12 @@ def find_prepared(root: Path, name: str) -> Path | None:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedInfo:
-    """What the files of a prepared data set say about it.
+    """The description of a prepared data set.
 
     Attributes:
-      folder: the folder itself.
-      splits: number of examples by split.
-      fingerprint: changes whenever the description or the size of a record file does.
+      folder: the folder of the data set.
+      splits: the number of examples in each split.
+      fingerprint: a string that changes when the description or the size of a record file changes.
     """
 
     folder: Path
@@ -55,10 +59,10 @@ class PreparedInfo:
 
 
 def read_info(folder: Path) -> PreparedInfo:
-    """Reads what a prepared data set says about itself.
+    """Reads the description of a prepared data set.
 
     Args:
-      folder: a folder that ``find_prepared`` returned.
+      folder: a folder that `find_prepared` returned.
 
     Raises:
       UserError: the description is damaged, a record file is missing, or the files are not ArrayRecord.
@@ -87,19 +91,19 @@ def read_info(folder: Path) -> PreparedInfo:
 
 
 def damaged(folder: Path, reason: object) -> UserError:
-    """The error for a prepared folder that cannot be used."""
+    """Returns the error for a prepared data set that cannot be used, with the reason in one line."""
     reason = " ".join(str(reason).split())[:200]
     return UserError(f"the prepared data in {folder} is damaged ({reason}): delete that folder and prepare it again")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordSource:
-    """The pictures of one split of a prepared data set (a ``decode.Source``).
+    """The pictures of a split of a prepared data set, a `convnext_jax.data.decode.Source`.
 
     Attributes:
-      folder: the prepared data set.
-      split: the split's name.
-      count: the number of its examples.
+      folder: the folder of the data set.
+      split: the name of the split.
+      count: the number of examples in the split.
     """
 
     folder: Path
@@ -110,11 +114,11 @@ class RecordSource:
         return self.count
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
-        """The examples start, start + 1, ..., stop - 1, from their features ``image`` and ``label``."""
-        import tensorflow_datasets as tfds  # a second to import, and not needed once the cache is there
+        """Yields the examples start, start + 1, ..., stop - 1, from their features ``image`` and ``label``."""
+        import tensorflow_datasets as tfds  # takes a second to import and is not needed once there is a cache
         from tensorflow_datasets.proto import tf_example_pb2
 
-        messages: Any = tf_example_pb2  # its classes are made at run time
+        messages: Any = tf_example_pb2  # its classes are created at run time
         try:
             builder: Any = tfds.builder_from_directory(builder_dir=self.folder)
             raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -128,5 +132,5 @@ class RecordSource:
                 yield Picture(f"{self.split}[{index}] of {self.folder}", encoded, label)
         except UserError:
             raise
-        except Exception as error:  # the readers raise whatever fits: ValueError, RuntimeError, DecodeError, ...
+        except Exception as error:  # the readers raise errors of many kinds: ValueError, RuntimeError, DecodeError, ...
             raise damaged(self.folder, f"split {self.split}: {error}") from error

@@ -1,4 +1,4 @@
-"""The names of the data sets, and what is known of them before they are there."""
+"""The names of the data sets, and what is known about them before they are downloaded."""
 
 import dataclasses
 import difflib
@@ -12,22 +12,24 @@ OWN_NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet", "image_folder")
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """How large a data set is.
+    """The size of a data set.
 
     Attributes:
-      height: of its images, in pixels.
-      width: the same.
+      height: height of the images in pixels.
+      width: width of the images in pixels.
       num_classes: number of classes.
-      train_examples: images of the training split, none held out; None where that is not known.
+      train_examples: number of training examples, before any are held out; None if it is unknown.
+      channels: number of channels of the images.
     """
 
     height: int
     width: int
     num_classes: int
     train_examples: int | None = None
+    channels: int = 3
 
 
-# Of the data sets that are the same wherever they lie.
+# Only of data sets that are the same on every machine.
 _EXTENTS = {
     "digits": Extent(32, 32, 10, 1_438),
     "cifar10": Extent(32, 32, 10, 50_000),
@@ -37,28 +39,35 @@ _EXTENTS = {
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The names that this project documents; every image classification data set of TFDS works as well."""
+    """Returns the names of the documented data sets. All image classification data sets of TFDS work as well."""
     return OWN_NAMES
 
 
 def known_extent(config: DataConfig) -> Extent | None:
-    """The extent of a data set as it is before it is there, resized as configured; None of most.
+    """Returns the size of a data set without loading it.
 
     >>> known_extent(DataConfig("cifar100"))
-    Extent(height=32, width=32, num_classes=100, train_examples=50000)
+    Extent(height=32, width=32, num_classes=100, train_examples=50000, channels=3)
+
+    Args:
+      config: the data set, and the size and the channels that its images are converted to.
+
+    Returns:
+      The size, with the images as configured, or None if it is unknown, as for most data sets.
     """
     extent = _EXTENTS.get(config.name)
-    if extent is None or config.image_size is None:
-        return extent
-    return dataclasses.replace(extent, height=config.image_size, width=config.image_size)
+    if extent is None:
+        return None
+    size = (config.image_size,) * 2 if config.image_size else (extent.height, extent.width)
+    return dataclasses.replace(extent, height=size[0], width=size[1], channels=config.channels or extent.channels)
 
 
 def check_name(name: str) -> None:
-    """Refuses a data set that does not exist.
+    """Raises an error if there is no data set with the given name.
 
     Args:
-      name: a name of ``dataset_names()``, or of a data set that TFDS registers, with its configuration after
-        a slash where it has several.
+      name: one of `dataset_names`, or the name of a data set that is registered with TFDS, followed by a slash and its
+        configuration if it has several.
 
     Raises:
       UserError: there is no such data set.
@@ -67,7 +76,7 @@ def check_name(name: str) -> None:
         return
     known: set[str] = set(OWN_NAMES)
     if re.fullmatch(r"\w+(/[\w.\-]+)?", name):
-        import tensorflow_datasets as tfds  # a second to import, so only where a name is not one of ours
+        import tensorflow_datasets as tfds  # takes a second to import, so only for names that are not our own
 
         known.update(tfds.list_builders(with_community_datasets=False))
         if name.partition("/")[0] in known - set(OWN_NAMES):
@@ -76,6 +85,6 @@ def check_name(name: str) -> None:
     close = close or difflib.get_close_matches(name, sorted(known), n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UserError(
-        f"unknown data set {name!r}: {hint}Use one of {', '.join(OWN_NAMES)}, or the name of another image "
-        "classification data set of TFDS"
+        f"unknown data set {name!r}: {hint}use one of {', '.join(OWN_NAMES)}, or the name of another image "
+        "classification data set in TFDS"
     )

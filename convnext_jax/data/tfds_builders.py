@@ -1,8 +1,8 @@
-"""TFDS's own builders, made to prepare data without TensorFlow.
+"""Runs the builders of TFDS without TensorFlow.
 
-Three things of a builder need TensorFlow: opening files, encoding arrays as pictures, unpacking downloads.
-Each is replaced on the one builder that prepares, for as long as it prepares. Names, versions, URLs,
-checksums, features and the generators of examples stay TFDS's, so the data is like any that it prepares.
+A builder needs TensorFlow for three things: opening files, encoding arrays as pictures, and unpacking downloads. They
+are replaced for a single builder, while it prepares its data. Names, versions, URLs, checksums, features and the
+generators of examples are those of TFDS, so the data is like any other that TFDS prepares.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from convnext_jax.data.tiny_imagenet import TinyImagenet
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError
 
-# What builders use of ``tf`` to read what they downloaded, on local files.
+# The part of ``tf`` that builders use to read what they have downloaded, for local files.
 FILES_ONLY = types.SimpleNamespace(
     io=types.SimpleNamespace(
         gfile=types.SimpleNamespace(
@@ -40,15 +40,18 @@ FILES_ONLY = types.SimpleNamespace(
 
 
 def make_builder(name: str, root: Path, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
-    """Makes the builder of a data set, ready to prepare it below ``root``; touches no network.
+    """Makes the builder of a data set. Does not use the network.
 
     Args:
-      name: a name that ``registry.check_name`` accepts.
+      name: a name that `convnext_jax.data.registry.check_name` accepts.
       root: the folder of the prepared data sets.
-      manual_dir: a folder with archives of the user's, if any.
+      manual_dir: a folder with the user's own archives, if any.
+
+    Returns:
+      A builder that prepares its data in ``root``.
 
     Raises:
-      UserError: there is no such data set, configuration, or archive.
+      UserError: there is no such data set, configuration or archive.
     """
     if name == TinyImagenet.name:
         return TinyImagenet(archive=choose_archive(manual_dir), data_dir=root)
@@ -64,7 +67,18 @@ def make_builder(name: str, root: Path, manual_dir: Path | None) -> tfds.core.Da
 
 
 def expected_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> dict[str, Any]:
-    """The files that a builder may ask for: TFDS's size, checksum and file name by URL."""
+    """Returns the files that a builder may ask for.
+
+    Args:
+      builder: a builder from `make_builder`.
+      manual_dir: a folder with the user's own archives, if any.
+
+    Returns:
+      For each URL the size, checksum and name of the file, as TFDS or `RemoteFile` stores them.
+
+    Raises:
+      UserError: the archive in ``manual_dir`` is ambiguous, or its checksum file is malformed.
+    """
     if isinstance(builder, TinyImagenet):
         file = choose_archive(manual_dir).file
         return {file.url: file}
@@ -72,7 +86,15 @@ def expected_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -
 
 
 def check_features(builder: tfds.core.DatasetBuilder, image_size: int | None) -> None:
-    """Raises UserError unless the data set holds images of one size, each with one label."""
+    """Raises an error unless a data set has uint8 images of one size, each with one label.
+
+    Args:
+      builder: a builder from `make_builder`.
+      image_size: the size that images are resized to. If None, they must all have the same size.
+
+    Raises:
+      UserError: the data set cannot be used.
+    """
     name, features = builder.name, _features(builder)
     image, label = features.get("image"), features.get("label")
     if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
@@ -87,24 +109,26 @@ def check_features(builder: tfds.core.DatasetBuilder, image_size: int | None) ->
 
 
 def _features(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    """Returns the features of a data set by name; none if they are not a dictionary."""
     features = builder.info.features
     return dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
 
 
 def prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> Path:
-    """Downloads the data of ``builder`` and writes it as ArrayRecord files.
+    """Downloads the data of a builder and writes it as ArrayRecord files.
 
     Only one process at a time may prepare a data set.
 
     Args:
-      builder: what ``make_builder`` returned.
-      manual_dir: a folder with archives of the user's, if any.
+      builder: a builder from `make_builder`.
+      manual_dir: a folder with the user's own archives, if any.
 
     Returns:
       The folder of the prepared data.
 
     Raises:
-      UserError: a download fails or has a wrong checksum, or the builder needs more than is replaced here.
+      UserError: a download fails or has the wrong checksum, the data cannot be written, or the builder uses more of
+        TensorFlow than is replaced here.
     """
     root = Path(builder.data_dir_root)
     if not sys.stderr.isatty():
@@ -114,12 +138,12 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> Path:
     with Downloads(builder, files, root / "downloads" / builder.name, manual_dir) as downloads:
         with _without_tensorflow(builder, downloads):
             try:
-                with contextlib.redirect_stdout(io.StringIO()):  # a summary of sizes, mostly unknown
+                with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints sizes, most of them unknown
                     builder.download_and_prepare(download_config=settings, file_format="array_record")
             except (AttributeError, ImportError) as error:
                 raise UserError(
                     f"the TFDS builder of {builder.name} cannot prepare its data here ({error}): prepare it "
-                    "with file_format='array_record' where it can, and give that folder with "
+                    "elsewhere with file_format='array_record', and give that folder with "
                     "--config.data.data_dir"
                 ) from error
             except OSError as error:
@@ -129,12 +153,13 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> Path:
 
 @contextlib.contextmanager
 def _without_tensorflow(builder: tfds.core.DatasetBuilder, downloads: Downloads) -> Iterator[None]:
+    """Replaces what a builder needs TensorFlow for, and restores it at the end of the context."""
     encoder = _features(builder)["image"]
     encode = encoder.encode_example
     encoder.encode_example = lambda image: encode(encode_png(image) if isinstance(image, np.ndarray) else image)
     vars(builder)["_make_download_manager"] = lambda **_: downloads
     with contextlib.ExitStack() as stack:
-        for cls in type(builder).__mro__:  # a builder's helpers lie in its own module, or in its base's
+        for cls in type(builder).__mro__:  # a builder's helpers are in its own module or in those of its bases
             module = sys.modules[cls.__module__]
             if "tf" in vars(module) and not cls.__module__.startswith("tensorflow_datasets.core."):
                 stack.callback(setattr, module, "tf", vars(module)["tf"])
@@ -146,10 +171,13 @@ def _without_tensorflow(builder: tfds.core.DatasetBuilder, downloads: Downloads)
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes an image without loss.
+    """Encodes an image losslessly.
+
+    >>> encode_png(np.zeros((2, 2, 3), np.uint8))[:4]
+    b'\\x89PNG'
 
     Args:
-      image: uint8 [H, W, C] with 1, 3 or 4 channels.
+      image: uint8 [H,W,C], where C is 1, 3 or 4.
 
     Returns:
       The bytes of a PNG file.

@@ -1,4 +1,4 @@
-"""The download manager that builders are given: verified files, unpacked for as long as they are needed."""
+"""A download manager for builders of TFDS. It verifies files, and unpacks them temporarily."""
 
 import os
 import shutil
@@ -15,13 +15,15 @@ from convnext_jax.errors import UserError
 
 
 class Downloads:
-    """Stands in for ``tfds.download.DownloadManager``, with the part of it that builders call.
+    """A replacement for ``tfds.download.DownloadManager`` with the methods that builders call.
+
+    It is a context manager. Unpacked files are deleted at the end of the context.
 
     Args:
-      builder: the builder that is served.
-      expected: size, checksum and file name by URL.
+      builder: the builder that uses the downloads.
+      expected: for each URL the size, checksum and name of the file.
       folder: where downloads are kept.
-      manual_dir: where the user may have put files.
+      manual_dir: where the user may have put files, if anywhere.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Downloads:
 
     def __enter__(self) -> "Downloads":
         self._folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self._folder.glob("extracted-*"):  # of a process that was killed
+        for leftover in self._folder.glob("extracted-*"):  # left behind by a killed process
             shutil.rmtree(leftover, ignore_errors=True)
         self._extracted = tempfile.TemporaryDirectory(prefix="extracted-", dir=self._folder)
         return self
@@ -49,17 +51,17 @@ class Downloads:
 
     @property
     def download_dir(self) -> Path:
-        """The folder that downloads are kept in."""
+        """The folder in which downloads are kept."""
         return self._folder
 
     @property
     def downloaded_size(self) -> int:
-        """The bytes of all files that were asked for."""
+        """The total size in bytes of all files that were requested."""
         return sum(self._sizes.values())
 
     @property
     def manual_dir(self) -> Path:
-        """The folder of the user's archives, for data sets that cannot be downloaded at all."""
+        """The folder with the user's archives, for data sets that cannot be downloaded automatically."""
         if self._manual_dir is None or not self._manual_dir.is_dir():
             instructions = " ".join((self._builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
             raise UserError(
@@ -69,19 +71,19 @@ class Downloads:
         return self._manual_dir
 
     def download(self, urls: Any) -> Any:
-        """Returns a path for each URL of a structure of URLs."""
+        """Downloads a nested structure of URLs and returns the same structure of paths."""
         return _map(self._download_one, urls)
 
     def extract(self, paths: Any) -> Any:
-        """Returns a path for each archive of a structure of archives: the folder or file that was in it."""
+        """Unpacks a nested structure of archives and returns the same structure of folders or single files."""
         return _map(self._extract_one, paths)
 
     def download_and_extract(self, urls: Any) -> Any:
-        """Both, for a structure of URLs."""
+        """Downloads and unpacks a nested structure of URLs and returns the same structure of paths."""
         return _map(self._download_and_extract_one, urls)
 
     def iter_archive(self, archive: Any) -> Iterator[tuple[str, BinaryIO]]:
-        """Yields (path in the archive, open file) for each file of an archive."""
+        """Yields the path in the archive and the open file for each file in an archive."""
         path, method = _path_and_method(archive)
         with path.open("rb") as handle:
             yield from extractor.iter_archive(handle, method)
@@ -112,7 +114,7 @@ class Downloads:
             return path
         target = Path(tempfile.mkdtemp(dir=self._extracted.name))
         for name, handle in self.iter_archive(archive):
-            # A compressed single file has no name of its own in the archive.
+            # A single compressed file has no name in the archive.
             out = target / (name or path.stem)
             out.parent.mkdir(parents=True, exist_ok=True)
             with out.open("wb") as copy:

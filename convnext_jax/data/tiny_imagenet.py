@@ -1,4 +1,4 @@
-"""Tiny ImageNet as a TFDS builder: 200 classes, 64x64 pixels, the archive's own JPEG bytes."""
+"""Tiny ImageNet as a TFDS builder: 200 classes, 64x64 pixels, with the original JPEG bytes."""
 
 import contextlib
 import logging
@@ -16,13 +16,13 @@ ROOT = "tiny-imagenet-200"
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Tiny ImageNet, without its unlabelled test split.
+    """A builder of Tiny ImageNet, without its unlabeled test split.
 
-    Data that is made from another archive than the official one has a configuration of its own, named after
-    the archive's checksum, so it never lies where the official data is looked for.
+    If the archive is not the official one, the data has a separate configuration, named after the checksum of the
+    archive. So it is never in the folder of the official data.
 
     Args:
-      archive: the archive to prepare from.
+      archive: the archive with the data.
       **kwargs: see ``tfds.core.DatasetBuilder``.
     """
 
@@ -36,7 +36,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             kwargs["config"] = tfds.core.BuilderConfig(
                 name=archive.variant, version=self.VERSION, description=description
             )
-        with _without_warnings():  # TFDS warns of every configuration that is not in a fixed list
+        with _without_warnings():  # TFDS warns about configurations that are not in a fixed list
             super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -68,20 +68,22 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        raise NotImplementedError("the splits have generators of their own")
+        raise NotImplementedError("each split has its own generator")
 
 
 @contextlib.contextmanager
 def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens an archive. Raises UserError if it does not have the layout of the official one."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, KeyError) as error:  # KeyError: a file, or a class, that is not there
+    except (zipfile.BadZipFile, KeyError) as error:  # KeyError: a missing file or class
         raise UserError(f"{path} is not laid out like {OFFICIAL.filename}: {error}") from error
 
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
+    """Turns off the warnings of absl, which TFDS logs with."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -92,14 +94,17 @@ def _without_warnings() -> Iterator[None]:
 
 
 def class_names(wnids: list[str], words: str) -> list[str]:
-    """The words of each WordNet identifier, in the identifiers' order.
+    """Returns a name for each class.
+
+    >>> class_names(["n1", "n2", "n3"], "n1\\tcrane\\nn2\\tcrane\\nn3\\tpug, pug-dog")
+    ['crane (n1)', 'crane (n2)', 'pug, pug-dog']
 
     Args:
-      wnids: WordNet identifiers.
-      words: lines of an identifier, a tab and its words.
+      wnids: the WordNet identifiers of the classes.
+      words: lines with an identifier, a tab and the words for it.
 
     Returns:
-      The words; with the identifier behind them where two classes have the same words.
+      For each class its words. If several classes have the same words, their identifiers are added.
     """
     table = dict(line.split("\t", 1) for line in words.splitlines() if "\t" in line)
     names = [table.get(wnid, wnid).strip() for wnid in wnids]
@@ -117,7 +122,7 @@ def _train_examples(path: Path, labels: dict[str, int]) -> Iterator[tuple[str, d
 def _validation_examples(path: Path, labels: dict[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
     with _open_archive(path) as archive:
         for line in archive.read(f"{ROOT}/val/val_annotations.txt").decode().splitlines():
-            file_name, wnid = line.split("\t")[:2]  # and the four corners of a box
+            file_name, wnid = line.split("\t")[:2]  # followed by the bounds of a box
             yield _example(archive, f"{ROOT}/val/images/{file_name}", labels[wnid])
 
 

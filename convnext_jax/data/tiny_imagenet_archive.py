@@ -1,4 +1,4 @@
-"""Which Tiny ImageNet archive is meant: the official one, or one of the user's with a checksum of its own."""
+"""The Tiny ImageNet archive: the official one, or one of the user's own with its own checksum."""
 
 import dataclasses
 import re
@@ -19,11 +19,11 @@ PATTERN = "tiny-imagenet-200*.zip"
 
 @dataclasses.dataclass(frozen=True)
 class TinyImagenetArchive:
-    """An archive in the official layout.
+    """An archive with the official layout.
 
     Attributes:
-      filename: what it is called.
-      sha256: the checksum that it must have.
+      filename: the name of the file.
+      sha256: the checksum that it must have, in hexadecimal.
     """
 
     filename: str = OFFICIAL.filename
@@ -31,28 +31,32 @@ class TinyImagenetArchive:
 
     @property
     def variant(self) -> str | None:
-        """The name of the prepared data's configuration; None for the official archive."""
+        """The name of the configuration of the prepared data; None for the official archive."""
         return None if self.sha256 == OFFICIAL.sha256 else f"archive_{self.sha256[:12]}"
 
     @property
     def file(self) -> RemoteFile:
-        """The archive as a file to obtain."""
+        """The archive as a file for `convnext_jax.data.download.obtain`."""
         if self.variant is None:
             return OFFICIAL
         return dataclasses.replace(OFFICIAL, filename=self.filename, sha256=self.sha256, size=None)
 
 
 def choose_archive(manual_dir: Path | None) -> TinyImagenetArchive:
-    """Decides which archive is meant, without reading it.
+    """Chooses the archive to use, without reading it.
 
-    An archive in ``manual_dir`` with a file ``<archive>.sha256`` beside it (as ``sha256sum`` writes it) is
-    expected to have that checksum; any other must be the official one.
+    If an archive in ``manual_dir`` has a file ``<archive>.sha256`` next to it, as written by ``sha256sum``, its
+    checksum must be the one in this file. Without such a file it must be the official archive.
 
     Args:
       manual_dir: the folder with the user's archive, if any.
 
+    Returns:
+      The archive in ``manual_dir``, or the official one if there is none.
+
     Raises:
-      UserError: there are several archives to choose from, or a checksum file is malformed.
+      UserError: there are several archives to choose from, the only one has neither the official name nor a checksum
+        file, or the checksum file is malformed.
     """
     if manual_dir is None:
         return TinyImagenetArchive()
@@ -62,15 +66,15 @@ def choose_archive(manual_dir: Path | None) -> TinyImagenetArchive:
         return TinyImagenetArchive()
     if OFFICIAL.filename not in names and len(names) > 1:
         listed = ", ".join(sorted(names))
-        raise UserError(f"{manual_dir} holds several Tiny ImageNet archives ({listed}): leave one there")
+        raise UserError(f"{manual_dir} holds several Tiny ImageNet archives ({listed}): leave only one there")
     filename = OFFICIAL.filename if OFFICIAL.filename in names else names.pop()
     declared = manual_dir / f"{filename}.sha256"
     if declared.is_file():
         return TinyImagenetArchive(filename, _read_checksum(declared))
     if filename != OFFICIAL.filename:
         raise UserError(
-            f"{manual_dir / filename} is not called {OFFICIAL.filename} and has no checksum of its own: if "
-            "it is meant to differ from the official archive, write its checksum beside it with "
+            f"{manual_dir / filename} is not called {OFFICIAL.filename} and has no checksum file: if it is "
+            "meant to differ from the official archive, write its checksum next to it with "
             f"`sha256sum {filename} > {filename}.sha256`"
         )
     return TinyImagenetArchive()

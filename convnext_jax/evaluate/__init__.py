@@ -1,1 +1,1 @@
-"""Exact evaluation of a split; knows parameters, not how they were trained."""
+"""Exact evaluation. It knows parameters, not how they were trained."""

@@ -1,24 +1,26 @@
-"""Evaluation of a workdir's checkpoint, anywhere: needs the workdir and the data, no optimiser and no loop."""
+"""Evaluation of a workdir's checkpoint, anywhere. It needs the workdir and the data, no optimizer and no loop."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from convnext_jax import data
-from convnext_jax.workdir.checkpoints import Checkpoints
+from convnext_jax.batches.resident import put_split
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
-from convnext_jax.batches.resident import put_split
-from convnext_jax.sharding import abstract, compute_dtype, make_mesh, replicated
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.evaluate.seeds import over_seeds
-from convnext_jax.models import abstract_model, count_parameters
-from convnext_jax.models.from_config import model_from_config
-from convnext_jax.workdir.records import DatasetRecord, read_experiment, seed_runs, write_json
+from convnext_jax.evaluate.split import evaluate_split
+from convnext_jax.files import write_json
+from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters
+from convnext_jax.models.registry import create_model
+from convnext_jax.precision import Precision, precision_of
+from convnext_jax.sharding import Sharding, abstract, make_mesh
+from convnext_jax.tasks.classification import Classification
+from convnext_jax.workdir.checkpoints import Checkpoints, best_metric
+from convnext_jax.workdir.records import DatasetRecord, read_experiment, seed_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,22 +28,22 @@ class SavedRun:
     """A run that has checkpoints, with its model ready to be evaluated on this machine's devices.
 
     Attributes:
-      workdir: where it lies.
+      workdir: where it is.
       experiment: its settings, with the place of the data on this machine.
       record: what it knows of its data.
-      definition: the model without its parameters.
-      like: shapes, dtypes and shardings of the model's parameters and of its running statistics.
-      dtype: what the model computes in.
-      mesh: the devices.
+      task: what it is judged by.
+      model: the network, without its parameters.
+      precision: what the network computes in.
+      sharding: how arrays lie on the devices.
     """
 
     workdir: Path
     experiment: Experiment
     record: DatasetRecord
-    definition: Any
-    like: tuple[Any, Any]
-    dtype: str
-    mesh: Mesh
+    task: Classification
+    model: AbstractModel
+    precision: Precision
+    sharding: Sharding
 
     @classmethod
     def open(cls, workdir: Path, *, data_dir: str | None, dtype: str | None) -> "SavedRun":
@@ -52,44 +54,51 @@ class SavedRun:
             raise UserError(f"{workdir} has no checkpoints yet")
         if data_dir is not None:
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
-        mesh = make_mesh()
-        dtype = compute_dtype(dtype or experiment.model.dtype)
-        definition, *like = abstract_model(
-            lambda: model_from_config(experiment.model, num_classes=len(record.class_names), dtype=dtype)
+        task = Classification(len(record.class_names))
+        precision = precision_of(dtype or experiment.model.dtype)
+        model = abstract_model(
+            lambda: create_model(
+                experiment.model.architecture,
+                num_classes=task.num_outputs,
+                in_channels=len(record.mean),
+                dtype=precision,
+            )
         )
-        params, statistics = abstract(like, replicated(mesh))
-        return cls(workdir, experiment, record, definition, (params, statistics), dtype, mesh)
+        return cls(workdir, experiment, record, task, model, precision, Sharding(make_mesh()))
 
     def checkpoints(self) -> Checkpoints:
-        """The checkpoints, to be read."""
-        return Checkpoints(self.workdir / "checkpoints", read_only=True)
+        """Returns the checkpoints, to be read."""
+        best = best_metric(self.experiment, self.task)
+        return Checkpoints(self.workdir / "checkpoints", best=best, read_only=True)
 
     def select(self, which: str) -> int:
-        """The step that ``latest``, ``best`` or a number means; see ``Checkpoints.select``."""
+        """Returns the step that ``latest``, ``best`` or a number means; see `Checkpoints.select`."""
         with self.checkpoints() as checkpoints:
             return checkpoints.select(which)
 
     def restore(self, step: int, weights: str = "raw") -> tuple[Any, Any]:
-        """Parameters, or with ``ema`` their average, and running statistics of a checkpoint, laid out as ``like``."""
+        """Returns the parameters and the running statistics of a checkpoint, or with ``ema`` their moving averages."""
         if weights == "ema" and not self.experiment.optim.ema_decay:
             raise UserError(f"--weights ema: the run in {self.workdir} keeps no average (config.optim.ema_decay=0)")
+        names = {"raw": ("params", "batch_stats"), "ema": ("ema", "ema_batch_stats")}[weights]
+        like = abstract((self.model.params, self.model.batch_stats), self.sharding.state)
         with self.checkpoints() as checkpoints:
-            return checkpoints.restore_model(step, *self.like, weights)
+            restored = checkpoints.restore(step, dict(zip(names, like, strict=True)))
+        return restored[names[0]], restored[names[1]]
 
     def evaluate(
-        self, params: Any, statistics: Any, dataset: Dataset, *, split: str, batch_size: int
+        self, params: Any, batch_stats: Any, dataset: Dataset, *, split: str, batch_size: int
     ) -> dict[str, Any]:
-        """Evaluates parameters and running statistics, laid out as ``like``, on a whole split of the run's data set."""
-        examples = self._examples(dataset, split)
+        """Evaluates parameters and running statistics on a whole split of the run's data set."""
         figures = evaluate_split(
-            self.definition,
+            self.model.definition,
             params,
-            put_split(examples, replicated(self.mesh)),
-            statistics=statistics,
-            mean=self.record.mean,
-            std=self.record.std,
+            batch_stats,
+            put_split(self._examples(dataset, split), self.sharding),
+            task=self.task,
+            normalization=self.record.normalization,
             batch_size=batch_size,
-            mesh=self.mesh,
+            sharding=self.sharding,
             image_size=self.experiment.run.evaluation_size,
         )
         return figures | {
@@ -97,7 +106,7 @@ class SavedRun:
             "model": self.experiment.model.name,
             "dataset": self.record.name,
             "split": split,
-            "dtype": self.dtype,
+            "dtype": self.precision.compute,
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
 
@@ -106,7 +115,13 @@ class SavedRun:
             raise UserError(
                 f"{dataset.name} has other classes here than the run in {self.workdir} was trained on; see dataset.json"
             )
-        examples: Split | None = getattr(dataset, split)
+        channels = dataset.train.images.shape[-1]
+        if channels != len(self.record.mean):
+            raise UserError(
+                f"{dataset.name} has {channels} channels here, and the run in {self.workdir} was trained on"
+                f" {len(self.record.mean)}; see dataset.json"
+            )
+        examples = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}[split]
         if examples is None:
             fraction = self.experiment.data.validation_fraction
             without_folder = "; without a folder to test on the share is the test split" if fraction else ""
@@ -127,24 +142,24 @@ def evaluate_workdir(
     dtype: str | None = None,
     batch_size: int = 500,
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint, or of several seeds the one of each, on a whole split.
+    """Evaluates a checkpoint, or with several seeds the one of each, on a whole split.
 
     Args:
       workdir: a workdir of ``train.py``.
       which: ``latest``, ``best`` or a step.
-      weights: ``raw``, or ``ema`` for the moving average of the parameters.
+      weights: ``raw``, or ``ema`` for the moving average.
       split: ``test``, ``train``, or ``validation`` if the run held out one.
-      data_dir: where the data are on this machine; where the config says if None.
-      dtype: what to compute in; what the config says if None.
+      data_dir: where the data are on this machine; None is where the config says.
+      dtype: what to compute in; None is what the config says.
       batch_size: images at a time.
 
     Returns:
-      What ``evaluation.json`` holds: ``top1``, ``top5`` (fractions), ``loss`` (nats), ``examples`` and what they
-      speak of. Of several seeds: ``mean`` and ``std``, the sample standard deviation, of these figures, and under
+      What ``evaluation.json`` holds: ``top1``, ``top5`` (fractions), ``loss`` (nats), ``examples``, and what they are
+      about. With several seeds: ``mean`` and ``std``, the sample standard deviation, of these figures, and under
       ``seeds`` the evaluation of each.
 
     Raises:
-      UserError: no workdir, no such checkpoint, weights or split, or data that are missing or other than those trained
+      UserError: no workdir, no such checkpoint, weights or split, or data that are missing or others than those trained
         on.
     """
     experiment = read_experiment(workdir)
@@ -155,7 +170,7 @@ def evaluate_workdir(
             f"{workdir}: the latest checkpoints of its seeds are of different steps ({', '.join(map(str, steps))});"
             f" train them to the end, or evaluate one: --workdir {runs[0].workdir}"
         )
-    dataset = data.load(runs[0].experiment.data)  # the seeds differ in nothing else
+    dataset = data.load(runs[0].experiment.data)  # the seeds have the same data
     evaluations = [
         run.evaluate(*run.restore(step, weights), dataset, split=split, batch_size=batch_size)
         | {"step": step, "weights": weights}
@@ -163,7 +178,7 @@ def evaluate_workdir(
     ]
     if len(runs) == 1:
         return evaluations[0]
-    names = ("top1", "top5", "loss")
+    names = tuple(runs[0].task.metrics)
     return over_seeds({name: evaluation[name] for name in names} for evaluation in evaluations) | {
         "split": split,
         "seeds": {str(run.experiment.run.seed): each for run, each in zip(runs, evaluations, strict=True)},
@@ -171,7 +186,7 @@ def evaluate_workdir(
 
 
 def write_evaluation(evaluation: dict[str, Any], directory: Path) -> Path:
-    """Writes ``evaluation.json`` into a folder, made where it does not exist, and returns its path."""
+    """Writes ``evaluation.json`` into a folder, created if it does not exist, and returns its path."""
     path = directory / "evaluation.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ Reference:
   `Averaging Weights Leads to Wider Optima <https://arxiv.org/abs/1803.05407>`_, 2018.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,9 @@ import jax
 import numpy as np
 
 from convnext_jax import data
-from convnext_jax.sharding import replicated
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.offline import SavedRun
-from convnext_jax.models.architectures import configured_architecture
-from convnext_jax.models.weights import Pretrained
+from convnext_jax.models.weights import ModelFolder
 from convnext_jax.workdir.records import read_experiment
 
 
@@ -28,15 +27,15 @@ def make_soup(
     split: str | None = None,
     data_dir: str | None = None,
     batch_size: int = 500,
-) -> tuple[Pretrained, dict[str, Any]]:
+) -> tuple[ModelFolder, dict[str, Any]]:
     """Averages the parameters of the last checkpoints of a run and evaluates the mean on a whole split.
 
     Args:
       workdir: a workdir of ``train.py``, of one seed.
       last: how many checkpoints, each with the same weight.
-      split: ``test``, ``train``, or ``validation``; that which the training evaluated if None, so that a number of
-        checkpoints tried out is not tuned on test.
-      data_dir: where the data are on this machine; where the config says if None.
+      split: ``test``, ``train``, or ``validation``. None is the one that the training evaluated, so that a number of
+        checkpoints that is tried out is not tuned on test.
+      data_dir: where the data are on this machine; None is where the config says.
       batch_size: images at a time.
 
     Returns:
@@ -53,21 +52,24 @@ def make_soup(
             f" --workdir {workdir}/seed_{experiment.run.seed}"
         )
     run = SavedRun.open(workdir, data_dir=data_dir, dtype=None)
-    if jax.tree.leaves(run.like[1]):
+    if jax.tree.leaves(run.model.batch_stats):
         raise UserError(
-            f"{workdir}: the model has BatchNorm (config.model.norm), and the mean of its running statistics would not"
-            " be those of the averaged network; only a model without it can be averaged"
+            f"{workdir}: the model {experiment.model.name} has BatchNorm, and the mean of its running statistics would"
+            " not be those of the averaged network; only a model without it can be averaged"
         )
     steps = _last_steps(run, last)
     params = jax.tree.map(lambda total: (total / last).astype(np.float32), _sum_of_params(run, steps))
-    on_devices = jax.device_put(params, replicated(run.mesh))
+    on_devices = jax.device_put(params, run.sharding.state)
     dataset = data.load(run.experiment.data)
     figures = run.evaluate(on_devices, {}, dataset, split=split or dataset.evaluated[0], batch_size=batch_size)
-    soup = Pretrained(
+    soup = ModelFolder(
         params=params,
+        batch_stats={},
         model=experiment.model.name,
-        stem=configured_architecture(experiment.model).stem,
-        num_classes=len(run.record.class_names),
+        architecture=dataclasses.asdict(experiment.model.architecture),
+        class_names=run.record.class_names,
+        mean=run.record.mean,
+        std=run.record.std,
         source=f"the mean of the checkpoints at steps {', '.join(map(str, steps))} of {workdir}",
     )
     return soup, figures | {"weights": "soup", "workdir": str(workdir), "checkpoints": steps}
@@ -87,7 +89,7 @@ def _last_steps(run: SavedRun, last: int) -> list[int]:
 
 
 def _sum_of_params(run: SavedRun, steps: Sequence[int]) -> Any:
-    """The sum over checkpoints, float64, on the host."""
+    """Returns the sum over checkpoints, float64, on the host."""
     total = None
     for step in steps:
         params, _ = run.restore(step)

@@ -1,27 +1,26 @@
 """A two-dimensional LSTM: along columns and along rows, each in both directions.
 
-Tatsunami and Taki 2022, "Sequencer", arXiv 2205.01972, as used by Yang, Wang, Wei 2024 (Computer Science 51(6A)
-230500196) with a quarter of the channels as hidden size.
+Reference:
+  Tatsunami and Taki, `Sequencer <https://arxiv.org/abs/2205.01972>`_, 2022, as used by Yang, Wang, Wei 2024 (Computer
+  Science 51(6A) 230500196), with a quarter of the channels as hidden size.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convnext_jax.layers.layers import Initializer, Linear
+from convnext_jax.layers.convolution import Linear
+from convnext_jax.layers.parameters import Initializer, Role
 
 
 class LSTM(nnx.Module):
     """One LSTM (Hochreiter and Schmidhuber 1997, with forget gates), in one direction."""
 
     def __init__(self, init: Initializer, inputs: int, hidden: int) -> None:
-        # Gates at the reference's 0.02 would start half closed and pass a fiftieth of the map on.
-        init = dataclasses.replace(init, scheme="fan_in")
-        for_input, for_recurrent = init.spawn(2)
-        self.input = Linear(for_input, inputs, 4 * hidden)
-        self.recurrent_kernel = for_recurrent.kernel((hidden, 4 * hidden))
+        # At a deviation of 0.02 the gates would start half closed and pass a fiftieth of the map on.
+        for_input, for_recurrent = init.with_scheme("fan_in").spawn(2)
+        self.input = Linear(for_input, inputs, 4 * hidden, role=Role.RECURRENT)
+        self.recurrent_kernel = for_recurrent.kernel((hidden, 4 * hidden), Role.RECURRENT)
 
     def __call__(self, x: jax.Array, *, reverse: bool = False) -> jax.Array:
         """[T,N,inputs] -> [T,N,hidden], from the first of T or, reversed, from the last."""
@@ -41,7 +40,7 @@ class LSTM(nnx.Module):
         return outputs
 
 
-class Both(nnx.Module):
+class BidirectionalLSTM(nnx.Module):
     """An LSTM in each direction of a sequence."""
 
     def __init__(self, init: Initializer, inputs: int, hidden: int) -> None:
@@ -60,9 +59,9 @@ class BiLSTM2D(nnx.Module):
     def __init__(self, init: Initializer, channels: int) -> None:
         vertical, horizontal, project = init.spawn(3)
         hidden = channels // 4
-        self.vertical = Both(vertical, channels, hidden)
-        self.horizontal = Both(horizontal, channels, hidden)
-        self.project = Linear(project, 4 * hidden, channels)
+        self.vertical = BidirectionalLSTM(vertical, channels, hidden)
+        self.horizontal = BidirectionalLSTM(horizontal, channels, hidden)
+        self.project = Linear(project, 4 * hidden, channels, role=Role.RECURRENT)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B,H,W,C] -> [B,H,W,C], for maps down to 1x1."""

@@ -1,43 +1,48 @@
-"""ConvNeXt and its variants: `create_model`, `list_models`, and models as plain parameters (`split_model`).
+"""Networks by name, networks as plain trees of parameters, and weights.
 
-The names below load on first use, so that `convnext_jax.models.architectures` alone costs no import of JAX.
+The names below load on first use, so that a command line that needs no network starts without JAX.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convnext_jax.models.convnext import ConvNeXt
-    from convnext_jax.models.create import create_model, list_models
+    from convnext_jax.models.interface import Architecture, Model
     from convnext_jax.models.parameters import (
         abstract_model,
+        batch_stats_of,
         count_parameters,
         merge_model,
-        running_statistics,
         split_model,
     )
+    from convnext_jax.models.registry import MODELS, create_model, list_models, load_model
 
+_HOMES = {
+    "Architecture": "interface",
+    "Model": "interface",
+    "abstract_model": "parameters",
+    "batch_stats_of": "parameters",
+    "count_parameters": "parameters",
+    "merge_model": "parameters",
+    "split_model": "parameters",
+    "MODELS": "registry",
+    "create_model": "registry",
+    "list_models": "registry",
+    "load_model": "registry",
+}
 __all__ = [
-    "ConvNeXt",
+    "MODELS",
+    "Architecture",
+    "Model",
     "abstract_model",
+    "batch_stats_of",
     "count_parameters",
     "create_model",
     "list_models",
+    "load_model",
     "merge_model",
-    "running_statistics",
     "split_model",
 ]
-
-_HOMES = {
-    "ConvNeXt": "convnext",
-    "create_model": "create",
-    "list_models": "create",
-    "abstract_model": "parameters",
-    "count_parameters": "parameters",
-    "merge_model": "parameters",
-    "running_statistics": "parameters",
-    "split_model": "parameters",
-}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,12 @@
-"""Names and shapes of ConvNeXt's parameters in PyTorch checkpoints, both ways, without torch.
+"""The names of ConvNeXt's parameters in PyTorch checkpoints.
 
-Three layouts are in use: the reference's (facebookresearch/ConvNeXt and ConvNeXt-V2), timm's and that of Hugging Face
-transformers.
+Three layouts are in use: that of the reference (facebookresearch/ConvNeXt and ConvNeXt-V2), timm's, and that of Hugging
+Face transformers.
 """
 
-import math
 import re
-from collections.abc import Mapping
 
-import numpy as np
-
-# Places of our parameters and of theirs; {i} is a stage, {j} a block of it, {k} a block of the whole network.
+# Where our parameters are and where theirs are; {i} is a stage, {j} a block of it, {k} a block of the whole network.
 _PLACES: dict[str, dict[str, str]] = {
     "facebookresearch": {
         "stem/conv": "downsample_layers.0.0",
@@ -81,10 +77,19 @@ _LEAVES = {
 
 
 def torch_name(path: str, layout: str, depths: tuple[int, ...], *, isotropic: bool = False) -> str:
-    """The name in a layout of our parameter at a path, such as ``stages/2/blocks/0/expand/kernel``.
+    """Returns the name that a parameter has in a layout.
+
+    >>> torch_name("stages/2/blocks/0/expand/kernel", "timm", (3, 3, 9, 3))
+    'stages.2.blocks.0.mlp.fc1.weight'
+
+    Args:
+      path: the path of our parameter.
+      layout: one of `LAYOUTS`.
+      depths: blocks of each stage.
+      isotropic: whether the network is isotropic.
 
     Raises:
-      ValueError: a parameter that the layout has no name for, of a variant that it does not know.
+      ValueError: the layout has no name for the parameter, which belongs to a variant.
     """
     parent, _, leaf = path.rpartition("/")
     where = re.match(r"stages/(\d+)(?:/blocks/(\d+))?", parent)
@@ -94,39 +99,3 @@ def torch_name(path: str, layout: str, depths: tuple[int, ...], *, isotropic: bo
     if place not in places:
         raise ValueError(f"{layout} has no name for {path}")
     return f"{places[place].format(i=i, j=j, k=sum(depths[:i]) + j)}.{_LEAVES[layout].get(leaf, leaf)}"
-
-
-def to_torch(path: str, array: np.ndarray, layout: str) -> np.ndarray:
-    """Our parameter as a layout's array: [D,C,k,k] for [k,k,C,D], [D,C] for [C,D]."""
-    if path.endswith("kernel"):
-        return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-    if layout != "timm" and re.search(r"grn/\w+$", path):
-        return array.reshape(1, 1, 1, -1)
-    return array
-
-
-def from_torch(path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A layout's array as our parameter of a shape, None where it has another shape."""
-    if path.endswith("kernel"):
-        if len(shape) == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
-            array = array[:, :, 0, 0]  # timm's small models write their linear layers as 1x1 convolutions
-        if array.ndim != len(shape):
-            return None
-        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-    elif array.size == math.prod(shape) and array.shape[-1:] == shape:
-        array = array.reshape(shape)  # GRN's leading axes of one
-    return array if array.shape == shape else None
-
-
-def plain_names(names: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays under their names without the prefixes of wrappers and of transformers' backbone."""
-    return {re.sub(r"^(module\.)?(convnext(v2)?\.)?", "", name): array for name, array in names.items()}
-
-
-def recognise_layout(names: Mapping[str, np.ndarray]) -> str | None:
-    """Which layout plain names belong to, None for none of them."""
-    if "embeddings.patch_embeddings.weight" in names:
-        return "transformers"
-    if "stem.0.weight" in names:
-        return "timm"
-    return "facebookresearch" if {"downsample_layers.0.0.weight", "stem.weight"} & names.keys() else None

@@ -1,7 +1,7 @@
 """A block that mixes space by an MLP over shifted windows, after Swin-MLP.
 
 Liu et al. 2021, "Swin Transformer", arXiv 2103.14030, and ``models/swin_mlp.py`` of microsoft/Swin-Transformer. That a
-ConvNeXt takes it in place of its own block is this project's reading of a course report's one line, "a swin-mlp module
+ConvNeXt has it in place of its own block is this project's reading of one line of a course report, "a swin-mlp module
 tried".
 """
 
@@ -11,15 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convnext_jax.models.architectures import Architecture
-from convnext_jax.layers.drop_path import BranchScales, drop_path
-from convnext_jax.layers.layers import (
-    Initializer,
-    Linear,
-    activation,
-    initial_constant,
-    make_norm,
-)
+from convnext_jax.layers.activation import ACTIVATIONS
+from convnext_jax.layers.convolution import Linear
+from convnext_jax.layers.normalization import make_norm
+from convnext_jax.layers.parameters import Initializer, Role, constant
+from convnext_jax.layers.stochastic import BranchScales, add_branch
+from convnext_jax.precision import Precision
 
 WINDOW = 7
 HEAD_CHANNELS = 32
@@ -29,8 +26,8 @@ class WindowMLP(nnx.Module):
     """One linear layer for each head, from the positions of a window to the positions of the same window."""
 
     def __init__(self, init: Initializer, heads: int) -> None:
-        self.kernel = init.kernel((WINDOW**2, heads * WINDOW**2))
-        self.bias = initial_constant(heads * WINDOW**2, 0.0)
+        self.kernel = init.kernel((WINDOW**2, heads * WINDOW**2), Role.WINDOW)
+        self.bias = constant(heads * WINDOW**2, 0.0, Role.BIAS)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[windows,49,heads,c] -> [windows,49,heads,c]."""
@@ -41,28 +38,51 @@ class WindowMLP(nnx.Module):
 
 
 class SwinMLPBlock(nnx.Module):
-    """LayerNorm, window MLP, residual; LayerNorm, wide layer, activation, narrow layer, residual."""
+    """Norm, window MLP, residual; norm, wide layer, activation, narrow layer, residual.
 
-    residuals = 2
+    Args:
+      init: draws the kernels.
+      channels: of the map.
+      shifted: whether the windows start half a window earlier.
+      expansion: channels inside the second branch over channels outside.
+      norm: "layer" or "batch".
+      activation: one of `ACTIVATIONS`.
+      precision: what the block computes in.
+    """
 
-    def __init__(self, init: Initializer, channels: int, architecture: Architecture, *, shifted: bool) -> None:
+    branches = 2
+
+    def __init__(
+        self,
+        init: Initializer,
+        channels: int,
+        *,
+        shifted: bool,
+        expansion: int,
+        norm: str,
+        activation: str,
+        precision: Precision,
+    ) -> None:
         spatial, expand, project = init.spawn(3)
-        # Heads of 32 channels as far as these divide evenly.
+        # Heads of 32 channels if these divide evenly, else the next larger heads that do.
         self.heads = next(heads for heads in range(max(channels // HEAD_CHANNELS, 1), 0, -1) if channels % heads == 0)
-        self.spatial_norm = make_norm(architecture.norm, channels)
+        self.spatial_norm = make_norm(norm, channels)
         self.spatial = WindowMLP(spatial, self.heads)
-        self.norm = make_norm(architecture.norm, channels)
-        self.expand = Linear(expand, channels, architecture.expansion * channels)
-        self.project = Linear(project, architecture.expansion * channels, channels)
-        self.activation = architecture.activation
+        self.norm = make_norm(norm, channels)
+        self.expand = Linear(expand, channels, expansion * channels)
+        self.project = Linear(project, expansion * channels, channels)
+        self.activation = activation
         self.shifted = shifted
+        self.dtype = precision.compute
 
     def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
-        """[B,H,W,C] -> [B,H,W,C]; the two branches' scales [B], by drop path."""
-        first, second = (None, None) if scales is None else scales
-        x = x + drop_path(self._mix(self.spatial_norm(x, training=training)), first)
-        branch = activation(self.activation)(self.expand(self.norm(x, training=training)))  # [B,H,W,4C]
-        return x + drop_path(self.project(branch), second)
+        """[B,H,W,C] -> [B,H,W,C]; ``scales`` has those of the two branches, [B] each."""
+        first, second = scales or (None, None)
+        x = add_branch(x, self._mix(self.spatial_norm(x.astype(self.dtype), training=training)), first)
+        branch = ACTIVATIONS[self.activation](
+            self.expand(self.norm(x.astype(self.dtype), training=training))
+        )  # [B,H,W,4C]
+        return add_branch(x, self.project(branch), second)
 
     def _mix(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
@@ -76,7 +96,7 @@ class SwinMLPBlock(nnx.Module):
         return x[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
 
     def _padding(self, size: int) -> tuple[int, int]:
-        """Zeros before and behind an axis, so that windows cover it; shifted ones begin half a window earlier."""
-        # A single window that covers the map mixes all of it: shifted, it would be cut in two.
+        """Returns the zeros before and after an axis that make windows cover it."""
+        # A single window that covers the map mixes all of it. Shifted, it would be cut in two.
         before = WINDOW - WINDOW // 2 if self.shifted and size > WINDOW else 0
         return before, math.ceil((before + size) / WINDOW) * WINDOW - before - size

@@ -1,23 +1,21 @@
-"""A PyTorch state dict becomes the parameters of an architecture."""
+"""The parameters of PyTorch checkpoints, both ways, without torch."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from convnext_jax.errors import UserError
-from convnext_jax.models.architectures import ARCHITECTURES, Architecture
-from convnext_jax.models.create import create_model
-from convnext_jax.models.parameters import abstract_model, flat_params, nested_params
-from convnext_jax.models.convnext_torch_names import from_torch, plain_names, recognise_layout, to_torch, torch_name
+from convnext_jax.models.interface import Architecture
+from convnext_jax.models.parameters import AbstractModel, Tree, abstract_model, flat, nested
+from convnext_jax.models.registry import MODELS, create_model, named_architecture
 
-IMPORTABLE = tuple(
-    name
-    for name, architecture in ARCHITECTURES.items()
-    if architecture.block == "convnext" and not architecture.swin_mlp_stages and not architecture.bilstm2d
-)
+# What PyTorch counts and no network needs.
+_IGNORED = re.compile(r"(^|\.)num_batches_tracked$")
+# Prefixes of wrappers, and of the backbones of transformers.
+_PREFIXES = re.compile(r"^(module\.)?(convnext(v2)?\.)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,47 +23,59 @@ class Imported:
     """What was read from a state dict.
 
     Attributes:
-      params: nested dictionaries of float32 arrays, the head included.
+      params: nested dictionaries of float32 arrays, including the head.
+      batch_stats: the running statistics, of the same kind, empty if there are none.
       num_classes: outputs of the head.
-      layout: whose names they had.
+      in_channels: channels of the images.
+      layout: whose names the arrays had.
     """
 
-    params: dict[str, Any]
+    params: Tree
+    batch_stats: Tree
     num_classes: int
+    in_channels: int
     layout: str
 
 
+def importable_models() -> list[str]:
+    """Returns the names of the models that have PyTorch checkpoints."""
+    return [name for name, architecture in MODELS.items() if architecture.torch_layouts]
+
+
 def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
-    """Turns a PyTorch state dict into our parameters.
+    """Turns a PyTorch state dict into our parameters and running statistics.
 
     Args:
-      state: arrays by name, in the layout of facebookresearch, timm or transformers.
+      state: arrays by name, in one of the layouts of the model's architecture.
       name: which of `list_models()` it holds.
 
     Raises:
-      UserError: no ConvNeXt, names that are missing or unexpected, shapes that are wrong, values that are not finite.
-        All of them are listed, and the variant that it looks like where it is another one.
+      UserError: no weights of such a network, names that are missing or unexpected, shapes that are wrong, values that
+        are not finite. All of them are listed, and the network that the weights look like if it is another one.
     """
-    architecture = ARCHITECTURES[name]
-    if name not in IMPORTABLE:
-        raise UserError(f"there are no PyTorch checkpoints of {name}; those of {', '.join(IMPORTABLE)} can be read")
-    state = plain_names(state)
-    layout = recognise_layout(state)
+    architecture = named_architecture(name)
+    if not architecture.torch_layouts:
+        known = ", ".join(importable_models())
+        raise UserError(f"there are no PyTorch checkpoints of {name}; those of {known} can be read")
+    state = {_PREFIXES.sub("", key): array for key, array in state.items() if not _IGNORED.search(key)}
+    layout = _recognize_layout(state, architecture)
     if layout is None:
         first = ", ".join(list(state)[:3]) or "nothing"
-        raise UserError(f"these are no weights of a ConvNeXt in a known layout; they hold {first}, ...")
-    num_classes = _num_classes(state, layout)
-    shapes = _shapes(architecture, num_classes)
+        raise UserError(f"these are no weights of {name} in a known layout; they hold {first}, ...")
+    num_classes = _num_classes(state, architecture, layout)
+    in_channels = np.shape(state.get(architecture.torch_name("stem/conv/kernel", layout), np.empty((1, 3))))[1]
+    like = abstract_model(lambda: create_model(architecture, num_classes=num_classes, in_channels=in_channels))
+    wanted = {path: leaf.shape for path, leaf in _leaves(like).items()}
     arrays: dict[str, np.ndarray] = {}
     missing, wrong, expected = [], [], set()
-    for path, shape in shapes.items():
-        theirs = torch_name(path, layout, architecture.depths, isotropic=architecture.isotropic)
+    for path, shape in wanted.items():
+        theirs = architecture.torch_name(path, layout)
         expected.add(theirs)
         if theirs not in state:
             missing.append(theirs)
         elif (array := from_torch(path, np.asarray(state[theirs]), shape)) is None:
-            wanted = to_torch(path, np.empty(shape), layout).shape
-            wrong.append(f"{theirs} is {_size(state[theirs].shape)}, not {_size(wanted)}")
+            their_shape = architecture.to_torch(path, np.empty(shape), layout).shape
+            wrong.append(f"{theirs} is {_size(state[theirs].shape)}, not {_size(their_shape)}")
         else:
             arrays[path] = np.ascontiguousarray(array, np.float32)
     unexpected = sorted(state.keys() - expected)
@@ -74,28 +84,64 @@ def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
     broken = [path for path, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise UserError(f"values that are not finite: {', '.join(broken)}")
-    return Imported(nested_params(arrays), num_classes, layout)
+    params, batch_stats = ({path: arrays[path] for path in flat(tree)} for tree in (like.params, like.batch_stats))
+    return Imported(nested(params), nested(batch_stats), num_classes, in_channels, layout)
 
 
-def export_state_dict(params: Mapping[str, Any], architecture: Architecture, layout: str) -> dict[str, np.ndarray]:
-    """Our parameters under a layout's names and in its shapes, the inverse of `import_state_dict`."""
+def export_state_dict(
+    architecture: Architecture, layout: str, params: Tree, batch_stats: Tree | None = None
+) -> dict[str, np.ndarray]:
+    """Returns parameters and running statistics under a layout's names and in its shapes.
+
+    The inverse of `import_state_dict`.
+    """
     return {
-        torch_name(path, layout, architecture.depths, isotropic=architecture.isotropic): np.ascontiguousarray(
-            to_torch(path, np.asarray(array), layout)
+        architecture.torch_name(path, layout): np.ascontiguousarray(
+            architecture.to_torch(path, np.asarray(array), layout)
         )
-        for path, array in flat_params(params).items()
+        for path, array in (flat(params) | flat(batch_stats or {})).items()
     }
 
 
-def _shapes(architecture: Architecture, num_classes: int) -> dict[str, tuple[int, ...]]:
-    _, params, _ = abstract_model(lambda: create_model(architecture, num_classes=num_classes))
-    return {path: leaf.shape for path, leaf in flat_params(params).items()}
+def from_torch(path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns a PyTorch array as our parameter, or None if it has another shape.
+
+    Args:
+      path: the path of our parameter.
+      array: the PyTorch array.
+      shape: that of our parameter.
+    """
+    if path.endswith("kernel"):
+        if len(shape) == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
+            array = array[:, :, 0, 0]  # timm's small models write their linear layers as 1x1 convolutions
+        if array.ndim != len(shape):
+            return None
+        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    elif array.size == math.prod(shape) and array.shape[-len(shape) :] == shape:
+        array = array.reshape(shape)  # without the leading axes of size one
+    return array if array.shape == shape else None
 
 
-def _num_classes(state: Mapping[str, np.ndarray], layout: str) -> int:
-    bias = state.get(torch_name("head/bias", layout, ()))
+def _leaves(model: AbstractModel) -> dict[str, np.ndarray]:
+    return flat(model.params) | flat(model.batch_stats)
+
+
+def _recognize_layout(state: Mapping[str, np.ndarray], architecture: Architecture) -> str | None:
+    """Returns the layout that most names belong to, None if no name belongs to any."""
+    paths = list(_leaves(abstract_model(lambda: create_model(architecture, num_classes=1))))
+    counts = {
+        layout: sum(architecture.torch_name(path, layout) in state for path in paths)
+        for layout in architecture.torch_layouts
+    }
+    best = max(counts, key=lambda layout: counts[layout])
+    return best if counts[best] else None
+
+
+def _num_classes(state: Mapping[str, np.ndarray], architecture: Architecture, layout: str) -> int:
+    name = architecture.torch_name("head/bias", layout)
+    bias = state.get(name)
     if bias is None or bias.ndim != 1 or not bias.size:
-        raise UserError(f"there is no classifier, {torch_name('head/bias', layout, ())}: a backbone alone, it seems")
+        raise UserError(f"there is no classifier, {name}: a backbone alone, it seems")
     return bias.size
 
 
@@ -117,20 +163,20 @@ def _mismatch(
 
 
 def _looks_like(state: Mapping[str, np.ndarray], layout: str) -> list[str]:
-    """Names of the architectures whose blocks have the vectors of a state dict, all of them and of their lengths."""
-    blocks = sum(re.search(r"(dwconv|conv_dw)\.bias$", name) is not None for name in state)
-    return [name for name in IMPORTABLE if _fits(ARCHITECTURES[name], state, layout, blocks)]
-
-
-def _fits(architecture: Architecture, state: Mapping[str, np.ndarray], layout: str, blocks: int) -> bool:
-    if sum(architecture.depths) != blocks:
-        return False
-    vectors = {
-        torch_name(path, layout, architecture.depths, isotropic=architecture.isotropic): shape[0]
-        for path, shape in _shapes(architecture, 1).items()
-        if len(shape) == 1 and "blocks" in path
-    }
-    return all(name in state and state[name].size == size for name, size in vectors.items())
+    """Returns the models that have the names of a state dict, and whose blocks have vectors of the same lengths."""
+    found = []
+    for name in importable_models():
+        architecture = MODELS[name]
+        if layout not in architecture.torch_layouts:
+            continue
+        leaves = _leaves(abstract_model(lambda architecture=architecture: create_model(architecture, num_classes=1)))
+        names = {path: architecture.torch_name(path, layout) for path in leaves}
+        vectors = [path for path, leaf in leaves.items() if "blocks" in path and len(leaf.shape) == 1]
+        if set(names.values()) == state.keys() and all(
+            state[names[path]].size == leaves[path].size for path in vectors
+        ):
+            found.append(name)
+    return found
 
 
 def _size(shape: tuple[int, ...]) -> str:

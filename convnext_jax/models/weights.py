@@ -1,12 +1,11 @@
-"""Weights to start from: a folder with ``weights.safetensors`` and ``model.json``.
+"""Weights with everything that is needed to use them: a folder with ``weights.safetensors`` and ``model.json``.
 
-The arrays have our own names and layout, in a format that any tool reads and that runs no code.
+The arrays have this project's own names and layout, in a format that any tool reads and that runs no code.
 """
 
 import dataclasses
 import json
-import os
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,37 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from convnext_jax.errors import UserError
-from convnext_jax.models.parameters import flat_params, nested_params
+from convnext_jax.files import new_folder, write_json
+from convnext_jax.models.interface import Architecture
+from convnext_jax.models.parameters import Tree, flat, nested
 
-_WEIGHTS, _RECORD = "weights.safetensors", "model.json"
+_WEIGHTS, _CARD = "weights.safetensors", "model.json"
+_BATCH_STATS = "batch_stats/"  # before the paths of the running statistics
+_HEAD = "head/"
 
 
 @dataclasses.dataclass(frozen=True)
-class Pretrained:
-    """Weights and what they are.
+class ModelFolder:
+    """Weights, and what is needed to build their network and to feed it.
 
     Attributes:
       params: nested dictionaries of float32 arrays.
-      model: the name of their architecture.
-      stem: the name of their stem.
-      num_classes: outputs of their head.
-      source: where they came from, in words.
+      batch_stats: the running statistics, of the same kind, empty if there are none.
+      model: the name that the network's architecture started from.
+      architecture: all fields of the architecture. Empty in folders that version 0.1 wrote, which kept the stem alone.
+      class_names: the name of each class, in the order of the logits.
+      mean: channel means that images are normalized with, on the scale [0, 1].
+      std: channel deviations that images are normalized with.
+      source: where the weights came from, in words.
     """
 
-    params: dict[str, Any]
+    params: Tree
+    batch_stats: Tree
     model: str
-    stem: str
-    num_classes: int
+    architecture: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     source: str
 
     def write(self, directory: Path) -> None:
@@ -46,58 +55,101 @@ class Pretrained:
         """
         if directory.exists():
             raise UserError(f"{directory} exists already; choose another --output")
-        temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
+        arrays = flat(self.params) | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
+        card = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:]}
         try:
-            temporary.mkdir(parents=True)
-            arrays = {path: np.ascontiguousarray(array) for path, array in flat_params(self.params).items()}
-            save_file(arrays, temporary / _WEIGHTS)
-            record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
-            (temporary / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
-            temporary.rename(directory)
+            with new_folder(directory) as folder:
+                save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
+                write_json(folder / _CARD, {"format": 2, **card})
         except OSError as error:
             raise UserError(f"{directory} cannot be written ({error.strerror}); choose another --output") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     @classmethod
-    def read(cls, directory: Path) -> "Pretrained":
-        """Reads the folder; raises UserError where it is none."""
+    def read(cls, directory: Path) -> "ModelFolder":
+        """Reads the folder.
+
+        Raises:
+          UserError: it is no such folder, or it is damaged.
+        """
         try:
-            record = json.loads((directory / _RECORD).read_text())
-            return cls(nested_params(load_file(directory / _WEIGHTS)), **record)
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            card = json.loads((directory / _CARD).read_text(encoding="utf-8"))
+            arrays = load_file(directory / _WEIGHTS)
+            if card.pop("format", 1) == 1:
+                card = _from_format_1(card, arrays)
+            for name in ("class_names", "mean", "std"):
+                card[name] = tuple(card[name])
+            card["architecture"] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in card["architecture"].items()
+            }
+            batch_stats = {path.removeprefix(_BATCH_STATS): a for path, a in arrays.items() if _is_batch_stat(path)}
+            params = {path: array for path, array in arrays.items() if not _is_batch_stat(path)}
+            return cls(nested(params), nested(batch_stats), **card)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
             raise UserError(
                 f"{directory} holds no weights to start from ({error}); make it with"
                 " python -m convnext_jax.tools.import_torch WEIGHTS --model NAME --output DIR"
             ) from error
 
 
-def start_from(pretrained: Pretrained, params: Any) -> tuple[dict[str, Any], list[str]]:
-    """Puts pretrained weights in the places of freshly drawn ones.
+def _is_batch_stat(path: str) -> bool:
+    return path.startswith(_BATCH_STATS)
 
-    The head stays fresh where its number of classes differs, and a stem's kernel of another size is resized.
+
+def _from_format_1(card: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Version 0.1 kept the model's name, its stem and the number of classes, and knew ConvNeXt alone."""
+    channels = arrays["stem/conv/kernel"].shape[2]
+    return {
+        "model": card["model"],
+        "architecture": {"stem": card["stem"]},
+        "class_names": tuple(map(str, range(card["num_classes"]))),
+        "mean": (0.5,) * channels,
+        "std": (0.25,) * channels,
+        "source": card["source"],
+    }
+
+
+def start_from(
+    folder: ModelFolder, architecture: Architecture, params: Tree, batch_stats: Tree
+) -> tuple[Tree, Tree, list[str]]:
+    """Puts given weights in the places of freshly drawn ones.
+
+    The head stays fresh if its number of classes differs. A weight of another size is resized if the architecture can.
 
     Args:
-      pretrained: the weights.
-      params: parameters of the model to start, for their shapes, and for what is not taken over.
+      folder: the weights.
+      architecture: that of the model to start.
+      params: the model's parameters, for their shapes and for what is not taken over.
+      batch_stats: the model's running statistics.
 
     Returns:
-      The parameters, and a sentence for each thing that was not taken over as it is.
+      The parameters, the running statistics, and a sentence for each thing that was not taken over as it is.
 
     Raises:
-      UserError: another architecture; all names that are missing, left over or of another shape are listed.
+      UserError: the weights are of another network. All names that are missing, left over or of another shape are
+        listed.
     """
-    fresh, given, notes = flat_params(params), flat_params(pretrained.params), []
-    head = ("head/kernel", "head/bias")
-    if fresh[head[1]].shape != given[head[1]].shape:
-        notes.append(f"a fresh head of {fresh[head[1]].size} classes stands for the one of {given[head[1]].size}")
+    fresh, given, notes = flat(params), flat(folder.params), []
+    head = [path for path in fresh if path.startswith(_HEAD)]
+    classes = fresh[f"{_HEAD}bias"].size
+    if classes != len(folder.class_names):
+        notes.append(f"a fresh head of {classes} classes replaces the one of {len(folder.class_names)}")
         given |= {path: fresh[path] for path in head}
-    stem = "stem/conv/kernel"
-    if fresh[stem].shape != given[stem].shape and fresh[stem].shape[2:] == given[stem].shape[2:]:
-        sizes = [f"{kernel.shape[0]}x{kernel.shape[1]}" for kernel in (given[stem], fresh[stem])]
-        notes.append(f"the stem's kernel is resized from {sizes[0]} to {sizes[1]}")
-        given[stem] = resize_kernel(given[stem], fresh[stem].shape[0])
-    problems = [
+    for path, array in given.items():
+        if path not in fresh or array.shape == fresh[path].shape:
+            continue
+        adapted = architecture.adapt_weight(path, array, fresh[path].shape)
+        if adapted is not None:
+            sizes = ["x".join(map(str, shape[:-1])) for shape in (array.shape, fresh[path].shape)]
+            notes.append(f"{path} is resized from {sizes[0]} to {sizes[1]}")
+            given[path] = adapted
+    problems = _differences(fresh, given) + _differences(flat(batch_stats), flat(folder.batch_stats))
+    if problems:
+        raise UserError(f"the weights, of {folder.model}, do not fit this model: {'; '.join(problems)}")
+    return nested({path: given[path] for path in fresh}), folder.batch_stats, notes
+
+
+def _differences(fresh: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    return [
         *(f"{path} is missing" for path in fresh if path not in given),
         *(f"{path} is left over" for path in given if path not in fresh),
         *(
@@ -106,19 +158,3 @@ def start_from(pretrained: Pretrained, params: Any) -> tuple[dict[str, Any], lis
             if path in given and given[path].shape != array.shape
         ),
     ]
-    if problems:
-        raise UserError(f"the weights, of {pretrained.model}, do not fit this model: {'; '.join(problems)}")
-    return nested_params({path: given[path] for path in fresh}), notes
-
-
-def resize_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
-    """A stem's kernel [k,k,C,D] at another size, [size,size,C,D].
-
-    Each weight goes to the pixels that cover its place, by the area that they share, so that the weights' sum, the
-    answer to a flat image, is kept.
-    """
-    old, new = np.linspace(0.0, 1.0, kernel.shape[0] + 1), np.linspace(0.0, 1.0, size + 1)
-    # share[i, j]: how much of old weight j lies in new pixel i.
-    overlap = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
-    share = np.maximum(overlap, 0.0) * kernel.shape[0]
-    return np.einsum("ai,bj,ijcd->abcd", share, share, kernel).astype(np.float32)

@@ -1,14 +1,17 @@
-"""Functions that XLA compiles on a CPU by themselves, as calls, and fuses with nothing around them.
+"""What XLA's CPU compiler needs and no other. Nothing of this is left in the programs of other platforms.
 
-XLA's CPU compiler (jax 0.10 to 0.12) computes what it fuses again in each loop that reads it, a depthwise convolution
-in the mean, the variance and the output of the LayerNorm behind it; and what its library of products and sums accepts
-it hands over in fusions of many layers, which take twice as long as their parts. A call that is marked as not to be
-inlined stays one, through sharding, loops and derivatives; `jax.lax.optimization_barrier` is gone before XLA fuses.
+XLA's CPU compiler (jax 0.10 to 0.12) fuses a producer into every loop that reads it, and computes it again in each: a
+depthwise convolution in the mean, the variance and the output of the LayerNorm after it. What its library of products
+and sums accepts, it hands over in fusions of many layers, which take twice as long as their parts. A call that is
+marked as not to be inlined stays a call, through sharding, loops and derivatives. `jax.lax.optimization_barrier` does
+not help: XLA removes it before it fuses.
+
+The choice at lowering is `jax.lax.platform_dependent`, so a program contains the branch of its own platform alone.
 """
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -16,8 +19,8 @@ from jax.experimental.xla_metadata import set_xla_metadata
 Result = TypeVar("Result")
 
 
-def unfused(function: Callable[..., Result]) -> Callable[..., Result]:
-    """A function of arrays as it is, but that on a CPU its inputs and outputs are arrays in memory."""
+def unfused_on_cpu(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Returns the function with its inputs and outputs as arrays in memory on a CPU, and unchanged elsewhere."""
     marked, plain = cpu_call(function), jax.jit(function)
 
     @functools.wraps(function)
@@ -28,14 +31,14 @@ def unfused(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def cpu_call(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function as such a call, for what is chosen on a CPU alone (`jax.lax.platform_dependent`)."""
+    """Returns the function as a call that is not inlined, for use in the CPU branch of `jax.lax.platform_dependent`."""
 
     @functools.wraps(function)
     def unmarked(*arrays: jax.Array) -> Result:
-        with set_xla_metadata(inlineable="true"):  # the mark would reach what is called inside
+        with set_xla_metadata(inlineable="true"):  # or the mark would reach the calls inside
             return function(*arrays)
 
-    jitted = jax.jit(unmarked)  # so that a network's layers of one shape are traced once
+    jitted = jax.jit(unmarked)  # so that layers of the same shape are traced once
 
     @functools.wraps(function)
     def call(*arrays: jax.Array) -> Result:
@@ -43,3 +46,44 @@ def cpu_call(function: Callable[..., Result]) -> Callable[..., Result]:
             return jitted(*arrays)
 
     return call
+
+
+def update_in_place_on_cpu(grads: Any, gradient_norm: jax.Array) -> Any:
+    """Makes every part of the gradient depend on the whole of it, so that a CPU updates the parameters in place.
+
+    In a loop over steps XLA's CPU compiler copies every parameter in each turn, unless the update is bound to come
+    after the last use of the old parameters. Multiplying each gradient by one, computed from the norm of all of them,
+    binds it. (XLA cannot fold ``0 * norm``, since the norm may be infinite or NaN.)
+
+    Args:
+      grads: a tree of arrays.
+      gradient_norm: the norm over all of them, a scalar.
+
+    Returns:
+      The same values.
+    """
+
+    def bind(grads: Any, norm: jax.Array) -> Any:
+        one = 1 + 0 * norm
+        return jax.tree.map(lambda grad: grad * one, grads)
+
+    return jax.lax.platform_dependent(grads, gradient_norm, cpu=bind, default=lambda grads, _: grads)
+
+
+def vmap_or_loop_on_cpu(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Maps a function over the leading axis of its arguments: in a loop on one CPU device, by `jax.vmap` elsewhere.
+
+    A loop executes only the branch of a `jax.lax.switch` that each element asks for. Under `jax.vmap` every element
+    goes through all branches, which takes a CPU far longer. A batch that is split over devices is always vmapped, since
+    a loop would gather it on each of them.
+    """
+
+    def loop(*arrays: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda each: function(*each), arrays)
+
+    def choose(*arrays: jax.Array) -> jax.Array:
+        vmapped = jax.vmap(function)
+        on_cpu = loop if jax.device_count() == 1 else vmapped
+        return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=vmapped)
+
+    return choose

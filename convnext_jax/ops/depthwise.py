@@ -1,11 +1,7 @@
-"""Depthwise convolution, fast forward and backward on every backend.
+"""Depthwise convolution, with gradients of its own that are fast on every platform.
 
-Of the algorithms for a CPU none is the fastest everywhere, nor the same one forward and backward: a table of
-measurements chooses (`convnext_jax.ops.depthwise_table`). XLA's convolution serves where nothing was measured.
-
-A mixture, matrices along the rows of strips of 7, was tried on two CPU cores and is not here: on maps of 16x16x96 and a
-batch of 64 its products alone took 9.9 ms, the shifted sums 5.7 in all; on 8x8x96 they took 1.46 ms of the 1.54, and
-the strips have yet to be laid out.
+On a CPU two rules choose the algorithm, by the size of the map and of the kernel. They agree with 97 of the 100 fastest
+choices that were measured (benchmarks/notes.md). Other platforms get XLA's grouped convolution.
 """
 
 import functools
@@ -14,41 +10,40 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.ops.banded import banded_conv, banded_kernel_gradient
-from convnext_jax.ops.depthwise_table import fastest
-from convnext_jax.ops.shifted import shifted_conv, shifted_kernel_gradient
-from convnext_jax.ops.cpu import cpu_call, unfused
+from convnext_jax.ops.cpu import cpu_call, unfused_on_cpu
+from convnext_jax.ops.depthwise_cpu import (
+    banded_conv,
+    banded_kernel_gradient,
+    shifted_conv,
+    shifted_kernel_gradient,
+)
 
-IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "pallas")
-# These alone are calls there: in a call the gradient of XLA's own convolution takes up to a hundred times as long.
-_MADE_FOR_CPUS = ("shift", "banded")
-
-# Those of `jax.lax.platform_dependent` that the table may have rows of.
-_PLATFORMS = ("cpu", "cuda", "tpu")
-# The Pallas programs count a map's values in 32 bits.
-_PALLAS_VALUES = 2**31
+IMPLEMENTATIONS = ("auto", "conv", "shift", "banded")
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "auto") -> jax.Array:
-    """Convolves each channel with its own kernel, stride 1, zeros around the map.
+    """Convolves each channel with its own kernel, with stride 1 and zeros around the map.
 
     ``y[b,h,w,c] = sum over i,j of x[b,h+i-p,w+j-p,c] kernel[i,j,0,c]`` with ``p = k // 2``, in float32 or better.
 
-    Derivatives of any order are right in reverse mode (a Hessian is `jax.jacrev` of `jax.grad`). Forward mode
-    (`jax.jvp`, and with it `jax.hessian`) is refused by `jax.custom_vjp` with a TypeError.
+    Derivatives of any order are right in reverse mode (a Hessian is `jax.jacrev` of `jax.grad`). `jax.custom_vjp`
+    refuses forward mode (`jax.jvp`, and with it `jax.hessian`) with a TypeError.
+
+    >>> depthwise_conv(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1)))[0, :, :, 0].tolist()
+    [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
 
     Args:
       x: [B,H,W,C], float32 or bfloat16.
-      kernel: [k,k,1,C] or [k,k,C], k odd; its gradient comes in its own dtype.
-      implementation: "auto" chooses by platform, dtype and shape; for experiments, "conv" is XLA's grouped
-        convolution, "shift" and "banded" are made for CPUs (see `convnext_jax.ops.shifted` and
-        `convnext_jax.ops.banded`), "pallas" for NVIDIA GPUs (`convnext_jax.ops.depthwise_pallas`).
+      kernel: [k,k,1,C] or [k,k,C], k odd. Its gradient has its own dtype.
+      implementation: "auto" chooses by platform and shape. For experiments, "conv" is XLA's grouped convolution, and
+        "shift" and "banded" are the two algorithms of `convnext_jax.ops.depthwise_cpu`.
 
     Returns:
       [B,H,W,C] in the dtype of x.
 
     Raises:
-      ValueError: the kernel fits no odd size or not the channels of x, or there is no such implementation.
+      ValueError: the kernel is not square and odd or does not match the channels of x, or there is no such
+        implementation.
     """
     size, channels = kernel.shape[0], x.shape[-1]
     if size % 2 == 0 or kernel.shape not in ((size, size, 1, channels), (size, size, channels)):
@@ -60,9 +55,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "au
     return _convolve(implementation, x, kernel.reshape(size, size, channels))
 
 
-_Algorithms = Mapping[str, Callable[..., jax.Array]]
-
-# The convolution and the gradient by its kernel are bilinear, and each one's derivatives are the two again.
+# The convolution and the gradient by its kernel are bilinear, and the derivatives of each are the two again.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -107,34 +100,36 @@ def _kernel_gradient_bwd(
 _kernel_gradient.defvjp(_kernel_gradient_fwd, _kernel_gradient_bwd)
 
 
-# Jitted so that a block's trace is reused by the blocks of the same shape.
+# Jitted, so that the trace of one block is reused for the blocks of the same shape.
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _on_platform(implementation, "forward", kernel.shape[0], _CONVOLVE, x, kernel)
+    pixels, taps = x.shape[1] * x.shape[2], kernel.shape[0] ** 2
+    return _on_platform(implementation, "banded" if pixels <= taps else "shift", _CONVOLVE, x, kernel)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_kernel_gradient(implementation: str, size: int, x: jax.Array, grad: jax.Array) -> jax.Array:
+    pixels, taps = x.shape[1] * x.shape[2], size**2
     algorithms = {name: functools.partial(function, size=size) for name, function in _KERNEL_GRADIENT.items()}
-    return _on_platform(implementation, "kernel_gradient", size, algorithms, x, grad)
+    return _on_platform(implementation, "banded" if pixels <= 2 * taps else "shift", algorithms, x, grad)
 
 
 def _on_platform(
-    implementation: str, operation: str, size: int, algorithms: _Algorithms, x: jax.Array, other: jax.Array
+    implementation: str,
+    best_on_cpu: str,
+    algorithms: Mapping[str, Callable[..., jax.Array]],
+    x: jax.Array,
+    other: jax.Array,
 ) -> jax.Array:
     """The one place that chooses: by the platform compiled for, which need not be the one of this process."""
-    if implementation != "auto":
-        algorithm = algorithms[implementation]
-        return (unfused(algorithm) if implementation in _MADE_FOR_CPUS else algorithm)(x, other)
-    chosen = {}
-    for platform in _PLATFORMS:
-        name = fastest(operation, platform, x.shape, size, x.dtype.name)
-        if name is not None and not (name == "pallas" and x.size >= _PALLAS_VALUES):
-            own = platform == "cpu" and name in _MADE_FOR_CPUS
-            chosen[platform] = cpu_call(algorithms[name]) if own else algorithms[name]
-    return jax.lax.platform_dependent(x, other, default=algorithms["conv"], **chosen)
+    if implementation == "auto":
+        on_cpu = cpu_call(algorithms[best_on_cpu])
+        return jax.lax.platform_dependent(x, other, cpu=on_cpu, default=algorithms["conv"])
+    # XLA's own convolution is no call: in a call its gradient takes up to a hundred times as long.
+    algorithm = algorithms[implementation]
+    return (algorithm if implementation == "conv" else unfused_on_cpu(algorithm))(x, other)
 
 
 def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -158,7 +153,7 @@ def _wide(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-# CPUs compute bfloat16 by way of float32 anyway; once around the sums is faster and exact.
+# A CPU computes bfloat16 by way of float32 anyway. Converting once around the sums is faster, and exact.
 
 
 def _convolve_wide(convolve: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -177,30 +172,9 @@ def _kernel_gradient_wide(kernel_gradient: Callable[..., jax.Array]) -> Callable
     return call
 
 
-# Pallas is imported by those who use it alone.
-
-
-def _pallas_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    from convnext_jax.ops.depthwise_pallas import pallas_conv
-
-    return pallas_conv(x, kernel.astype(jnp.float32))
-
-
-def _pallas_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:
-    from convnext_jax.ops.depthwise_pallas import pallas_kernel_gradient
-
-    return pallas_kernel_gradient(x, grad, size).astype(_wide(x.dtype))
-
-
-_CONVOLVE = {
-    "conv": _conv,
-    "shift": _convolve_wide(shifted_conv),
-    "banded": _convolve_wide(banded_conv),
-    "pallas": _pallas_conv,
-}
+_CONVOLVE = {"conv": _conv, "shift": _convolve_wide(shifted_conv), "banded": _convolve_wide(banded_conv)}
 _KERNEL_GRADIENT = {
     "conv": _conv_kernel_gradient,
     "shift": _kernel_gradient_wide(shifted_kernel_gradient),
     "banded": _kernel_gradient_wide(banded_kernel_gradient),
-    "pallas": _pallas_kernel_gradient,
 }

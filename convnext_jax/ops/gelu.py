@@ -8,10 +8,22 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """``x * P(N(0, 1) <= x)``, the exact form (Hendrycks and Gimpel 2016), any shape; float32 inside.
+    """Returns ``x * P(N(0, 1) <= x)``, the exact form of the Gaussian error linear unit.
 
-    By erf, as PyTorch does it: `jax.nn.gelu(approximate=False)` goes through erfc, which XLA computes more slowly on
-    a CPU; they differ only far left of zero, where both vanish.
+    It uses erf, as PyTorch does. `jax.nn.gelu(approximate=False)` uses erfc, which XLA computes more slowly on a CPU;
+    the two differ only far to the left of zero, where both vanish.
+
+    >>> gelu(jnp.array([-1.0, 0.0, 2.0])).round(4).tolist()
+    [-0.15870000422000885, 0.0, 1.9544999599456787]
+
+    Args:
+      x: any shape; the arithmetic is float32.
+
+    Returns:
+      An array of the shape and dtype of x.
+
+    Reference:
+      Hendrycks and Gimpel, `Gaussian Error Linear Units <https://arxiv.org/abs/1606.08415>`_, 2016.
     """
     x32 = x.astype(jnp.float32)
     return (x32 * _normal_cdf(x32)).astype(x.dtype)
@@ -29,7 +41,7 @@ def _backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
     # d/dx = cdf(x) + x pdf(x)
     x32 = x.astype(jnp.float32)
     density = jnp.exp(-0.5 * x32 * x32) * (1.0 / math.sqrt(2.0 * math.pi))
-    # As one minus the other tail: XLA would take the same erf for the forward pass's, and keep it beside x.
+    # Written as one minus the other tail. Otherwise XLA would find the erf of the forward pass and keep it beside x.
     slope = (1.0 - _normal_cdf(-x32)) + x32 * density
     return ((grad.astype(jnp.float32) * slope).astype(x.dtype),)
 

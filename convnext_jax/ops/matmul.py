@@ -1,8 +1,8 @@
-"""Matrix product of a feature map and a kernel, and its gradients, in the forms that XLA runs fast on a CPU.
+"""The matrix product of a feature map and a kernel, with gradients in the forms that XLA runs fast on a CPU.
 
 XLA's CPU compiler (jax 0.10 to 0.12) has two libraries for products. YNNPACK gets what is a product from the start,
-Eigen what becomes one later, as the convolution by a kernel of one pixel does. On many rows, which are pixels here,
-Eigen is the faster one, up to 1.4 times (benchmarks/notes.md).
+Eigen what becomes one later, as a convolution with a kernel of one pixel does. For many rows, which are pixels here,
+Eigen is up to 1.4 times as fast (benchmarks/notes.md). Other platforms get the plain product.
 """
 
 import math
@@ -12,15 +12,18 @@ import jax.numpy as jnp
 
 from convnext_jax.ops.cpu import cpu_call
 
-# From this many rows on Eigen is at least as fast, forward and backward, at any width of ConvNeXt's; and from this many
+# From this many rows on Eigen is at least as fast, forward and backward, at every width of ConvNeXt's. From this many
 # multiply-adds on, a millisecond, it is worth the time that XLA takes to compile a call.
-_MANY_ROWS = 1024
-_MANY_MACS = 10**8
+_EIGEN_ROWS = 1024
+_EIGEN_MACS = 10**8
 
 
 @jax.custom_vjp
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``x @ kernel`` over the last axis.
+    """Returns ``x @ kernel`` over the last axis.
+
+    >>> matmul(jnp.ones((2, 3, 4)), jnp.ones((4, 5))).shape
+    (2, 3, 5)
 
     Args:
       x: [..., C].
@@ -29,13 +32,13 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [..., D]
     """
-    if _is_eigen_s(x, kernel.shape[1]):
+    if _suits_eigen(x, kernel.shape[1]):
         return _product_of_many_rows(x, kernel)
     return x @ kernel
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return matmul(x, kernel), (x, kernel)  # itself, so that it has a second derivative too
+    return matmul(x, kernel), (x, kernel)  # matmul itself, so that there is a second derivative
 
 
 def _backward(inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -46,9 +49,9 @@ def _backward(inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax
 matmul.defvjp(_forward, _backward)
 
 
-def _is_eigen_s(x: jax.Array, outputs: int) -> bool:
+def _suits_eigen(x: jax.Array, outputs: int) -> bool:
     rows = math.prod(x.shape[:-1])
-    return x.dtype == jnp.float32 and rows >= _MANY_ROWS and x.size * outputs >= _MANY_MACS
+    return x.dtype == jnp.float32 and rows >= _EIGEN_ROWS and x.size * outputs >= _EIGEN_MACS
 
 
 @jax.custom_batching.custom_vmap
@@ -60,19 +63,19 @@ def _product_of_many_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _products_of_many_rows(
     axis_size: int, batched: list[bool], x: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, bool]:
-    # With a kernel for each it would be a grouped convolution, far slower than products.
+    # With a kernel for each element it would be a grouped convolution, far slower than products.
     del axis_size
     if batched[1]:
         kernel = kernel.reshape(kernel.shape[0], *(1,) * (x.ndim - batched[0] - 2), *kernel.shape[1:])
     return x @ kernel, True
 
 
-# As calls, so that x is one array for the product and the kernel's gradient: XLA would compute a GELU for each.
+# Calls, so that x is one array for the product and for the kernel's gradient. XLA would compute a GELU for each.
 
 
 @cpu_call
 def _pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Over one axis: those over two are YNNPACK's. The batch stays an axis of its own, which devices may share.
+    # Over one axis: a convolution over two goes to YNNPACK. The batch stays an axis, which may be split over devices.
     maps = x.reshape(x.shape[0], -1, x.shape[-1])
     y = jax.lax.conv_general_dilated(maps, kernel[None], (1,), "VALID", dimension_numbers=("NHC", "HIO", "NHC"))
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
@@ -81,13 +84,13 @@ def _pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _kernel_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
     """[..., C] and [..., D] -> [C,D].
 
-    Autodiff forms it as ``(grad^T x)^T``, a product that XLA writes out transposed: on a CPU up to seven times slower,
-    at many rows and few channels, than ``x^T grad``.
+    Autodiff forms it as ``(grad^T x)^T``, a product that XLA writes out transposed: on a CPU up to seven times slower
+    than ``x^T grad`` for many rows and few channels.
     """
     inputs, outputs = x.shape[-1], grad.shape[-1]
-    if not _is_eigen_s(x, outputs):
+    if not _suits_eigen(x, outputs):
         return _sum_of_products(x, grad)
-    # With the wider side in its columns Eigen's product is faster, and a kernel of many rows is soon transposed.
+    # Eigen's product is faster with the wider side in its columns. With many rows the transposition is cheap.
     on_cpu = _transposed_sum_of_products if outputs < inputs <= math.prod(x.shape[:-1]) else _sum_of_products_call
     return jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=_sum_of_products)
 

@@ -1,1 +1,1 @@
-"""Schedules, parameter groups and the optimiser, as optax transformations."""
+"""Optimizers, schedules, and what an optimizer does to which parameter."""

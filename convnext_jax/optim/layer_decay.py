@@ -1,53 +1,59 @@
-"""Layer-wise decay of the learning rate: what lies further from the head changes less.
+"""Layer-wise decay of the learning rate: layers that are further from the head change less.
 
-Clark et al. 2020 (arXiv 2003.10555), section 3.1 and appendix B; the ConvNeXt papers fine-tune with it.
+Clark et al., `ELECTRA <https://arxiv.org/abs/2003.10555>`_, 2020, section 3.1 and appendix B; the ConvNeXt papers
+fine-tune with it.
 """
 
-import re
-import sys
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import jax
 import optax
 
-from convnext_jax.optim.groups import parameter_names
-
-_STEM, _HEAD = (-1, 0), (sys.maxsize, 0)
+from convnext_jax.models.parameters import AbstractModel, flat
 
 
-def layer_of(name: str) -> tuple[int, int]:
-    """The place of a parameter's layer, which sorts from the stem to the head.
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """Layers that share a factor.
 
-    A block's is its stage and number, a downsampling goes with the block behind it, and what comes behind the last
-    stage is the head.
+    Attributes:
+      factor: of the learning rate.
+      paths: the paths of their parameters.
     """
-    if block := re.match(r"stages/(\d+)/(?:blocks/(\d+)|downsample)/", name):
-        return int(block[1]), int(block[2] or 0)
-    return _STEM if name.startswith("stem/") else _HEAD
+
+    factor: float
+    paths: tuple[str, ...]
 
 
-def layer_label(layer: tuple[int, int]) -> str:
-    """The name of a layer: ``stem``, ``stage 1 block 1`` and so on, ``head``."""
-    stage, block = layer
-    return {_STEM: "stem", _HEAD: "head"}.get(layer, f"stage {stage + 1} block {block + 1}")
+def decay_levels(model: AbstractModel, decay: float, kind: str) -> list[Level]:
+    """Returns the levels of a model from the input to the output, empty ones included.
 
+    The head has the factor 1, the level before it ``decay``, the one before that ``decay`` squared, and so on.
 
-def layer_factors(params: Any, decay: float) -> dict[tuple[int, int], float]:
-    """Each layer's factor of the learning rate, from the stem's to the head's.
-
-    The head has 1, the last block `decay`, the one before it `decay` squared, and so on; the stem is one further than
-    the first block.
+    Args:
+      model: the model.
+      decay: factor from each level to the one before it, in (0, 1].
+      kind: "single" or "grouped"; see `convnext_jax.models.interface.Model.depth_levels`.
     """
-    layers = sorted({layer_of(name) for name in jax.tree.leaves(parameter_names(params))})
-    return {layer: decay ** (len(layers) - 1 - index) for index, layer in enumerate(layers)}
+    prefixes: Sequence[tuple[str, ...]] = model.merged().depth_levels()[kind]
+    paths, covered = list(flat(model.params)), set()
+    levels = []
+    for index, prefix in enumerate(prefixes):
+        own = tuple(path for path in paths if path.startswith(prefix)) if prefix else ()
+        covered |= set(own)
+        levels.append(Level(decay ** (len(prefixes) - index), own))
+    return [*levels, Level(1.0, tuple(path for path in paths if path not in covered))]
 
 
-def scale_by_layer_decay(decay: float) -> optax.GradientTransformation:
-    """Multiplies the updates of each layer by its factor of the learning rate."""
+def scale_by_layer_decay(levels: Sequence[Level]) -> optax.GradientTransformation:
+    """Returns a transformation that multiplies the updates of each level by its factor."""
+    factors: Mapping[str, float] = {path: level.factor for level in levels for path in level.paths}
 
     def scale(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
         del params
-        factors = layer_factors(updates, decay)
-        return jax.tree.map(lambda update, name: update * factors[layer_of(name)], updates, parameter_names(updates))
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: update * factors[jax.tree_util.keystr(path, simple=True, separator="/")], updates
+        )
 
     return optax.stateless(scale)

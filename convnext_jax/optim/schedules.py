@@ -4,27 +4,30 @@ import optax
 
 from convnext_jax.config import OptimConfig
 
-# Of the peak, where one-cycle begins (Smith and Topin 2017, and PyTorch's default).
+# Share of the peak that one-cycle begins with (Smith and Topin 2017, and PyTorch's default).
 ONE_CYCLE_START = 1 / 25
 
 
 def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate of an experiment.
+    """Returns the learning rate of an experiment.
 
     With W warm-up steps of S in all it is ``peak (s + 1) / W`` for s < W, so that the first step already learns, and
     from s = W on
 
     - ``cosine``: ``floor + (peak - floor) (1 + cos(pi (s - W) / (S - W))) / 2`` (Loshchilov and Hutter 2017, arXiv
       1608.03983);
-    - ``step``: ``peak factor^k``, where k of the decay epochs are over;
+    - ``step``: ``peak factor^k`` after k of the decay epochs;
     - ``warmup_stable_decay``: the peak up to the last D steps, and in these ``peak + (floor - peak) (s - S + D) / D``
       (Hu et al. 2024, arXiv 2404.06395; Hägele et al. 2024, arXiv 2405.18392).
 
-    ``one_cycle`` has a warm-up of its own: half a cosine from a 25th of the peak up to the peak at W, another down to
-    the floor at S. The momentum stays as it is (Smith and Topin 2017, arXiv 1708.07120, let it fall and rise).
+    ``one_cycle`` has a warm-up of its own: half a cosine from a 25th of the peak up to the peak at W, another one down
+    to the floor at S. The momentum stays as it is (Smith and Topin 2017, arXiv 1708.07120, let it fall and rise).
+
+    >>> make_schedule(OptimConfig(learning_rate=0.1, warmup_epochs=1.0), 10, 4)(1)
+    0.05
 
     Args:
-      config: which of them, the peak ``learning_rate``, the floor ``min_learning_rate``, lengths in epochs; the fields
+      config: which of them, the peak ``learning_rate``, the floor ``min_learning_rate``, lengths in epochs. The fields
         have been checked against each other.
       epochs: length of the run.
       steps_per_epoch: steps of an epoch.
@@ -40,15 +43,15 @@ def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int) -> opt
         return optax.piecewise_interpolate_schedule(
             "cosine", peak * ONE_CYCLE_START, {turn: 1 / ONE_CYCLE_START, total: floor / peak}
         )
-    behind_warmup = _behind_warmup(config, warmup, total, steps_per_epoch)
+    after_warmup = _after_warmup(config, warmup, total, steps_per_epoch)
     if warmup == 0:
-        return behind_warmup
+        return after_warmup
     rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
-    return optax.join_schedules([rise, behind_warmup], [warmup])
+    return optax.join_schedules([rise, after_warmup], [warmup])
 
 
-def _behind_warmup(config: OptimConfig, warmup: int, total: int, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate at a step counted from the end of the warm-up."""
+def _after_warmup(config: OptimConfig, warmup: int, total: int, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the learning rate at a step counted from the end of the warm-up."""
     peak, floor, left = config.learning_rate, config.min_learning_rate, total - warmup
     if config.schedule == "step":
         falls = [epoch * steps_per_epoch - warmup for epoch in config.decay_epochs]

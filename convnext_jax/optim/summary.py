@@ -1,89 +1,91 @@
-"""Where each parameter of a model goes: the groups with what is done to them, and the layers with their factors."""
+"""What is done to which parameter of a model: a row for each role, and for each level of layer-wise decay."""
 
 import collections
 import dataclasses
-from typing import Any
+import re
 
-from convnext_jax.models.parameters import flat_params
-from convnext_jax.optim.groups import GROUPS, group_of
-from convnext_jax.optim.layer_decay import layer_factors, layer_label, layer_of
+from convnext_jax.layers.parameters import Role
+from convnext_jax.models.parameters import AbstractModel, flat
+from convnext_jax.optim.layer_decay import decay_levels
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupRow:
-    """A group of parameters as an optimiser treats it.
+class RoleRow:
+    """The parameters of a role, as an optimizer treats them.
 
     Attributes:
-      group: its name.
-      optimizer: which optimiser takes it.
-      weight_decay: whether weight decay acts on it.
+      role: what they are.
+      optimizer: which optimizer takes them.
+      weight_decay: whether weight decay acts on them.
       tensors: number of arrays.
       parameters: number of scalars.
-      pattern: regular expression that is found in its parameters' names.
     """
 
-    group: str
+    role: str
     optimizer: str
     weight_decay: bool
     tensors: int
     parameters: int
-    pattern: str
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerRow:
-    """A layer under layer-wise decay.
+class LevelRow:
+    """A level of layer-wise decay.
 
     Attributes:
-      layer: ``stem``, ``stage 1 block 1`` and so on, ``head``.
-      factor: of its learning rate.
+      layers: the layers in words, such as "stem, stage 1 block 1".
+      factor: of their learning rate.
       tensors: number of arrays.
       parameters: number of scalars.
     """
 
-    layer: str
+    layers: str
     factor: float
     tensors: int
     parameters: int
 
 
-def summarize_groups(params: Any, optimizer: str) -> list[GroupRow]:
-    """A row for each group, those of which the model has no parameter among them.
+def summarize_roles(model: AbstractModel, optimizer: str) -> list[RoleRow]:
+    """Returns a row for each role that the model has parameters of.
 
     Args:
-      params: the parameters, or `jax.ShapeDtypeStruct` in their place.
-      optimizer: one of `convnext_jax.config.OPTIMIZERS`.
-
-    Raises:
-      ValueError: a parameter that not exactly one group covers.
+      model: the model.
+      optimizer: one of `convnext_jax.config.checks.OPTIMIZERS`.
     """
-    sizes = collections.defaultdict(list)
-    for name, leaf in flat_params(params).items():
-        sizes[group_of(name)].append(leaf.size)
+    sizes: dict[Role, list[int]] = collections.defaultdict(list)
+    roles = flat(model.roles)
+    for path, leaf in flat(model.params).items():
+        sizes[roles[path]].append(leaf.size)
     return [
-        GroupRow(
-            group=group.name,
-            optimizer=group.optimizer(optimizer),
-            weight_decay=group.decay,
-            tensors=len(sizes[group]),
-            parameters=sum(sizes[group]),
-            pattern=group.pattern,
+        RoleRow(role.label, role.optimizer(optimizer), role.decays, len(sizes[role]), sum(sizes[role]))
+        for role in Role
+        if role in sizes
+    ]
+
+
+def summarize_levels(model: AbstractModel, decay: float, kind: str) -> list[LevelRow]:
+    """Returns a row for each level that has parameters, from the input to the output; see `decay_levels`."""
+    sizes = {path: leaf.size for path, leaf in flat(model.params).items()}
+    return [
+        LevelRow(
+            ", ".join(dict.fromkeys(map(_layer_of, level.paths))),
+            level.factor,
+            len(level.paths),
+            sum(sizes[path] for path in level.paths),
         )
-        for group in GROUPS
+        for level in decay_levels(model, decay, kind)
+        if level.paths
     ]
 
 
-def summarize_layers(params: Any, decay: float) -> list[LayerRow]:
-    """A row for each layer, from the stem to the head.
+def _layer_of(path: str) -> str:
+    """Returns the layer that a parameter belongs to, in words.
 
-    Args:
-      params: the parameters, or `jax.ShapeDtypeStruct` in their place.
-      decay: factor of the learning rate from each block to the one before it, in (0, 1].
+    >>> _layer_of("stages/0/blocks/2/expand/kernel"), _layer_of("norm/scale")
+    ('stage 1 block 3', 'head')
     """
-    sizes = collections.defaultdict(list)
-    for name, leaf in flat_params(params).items():
-        sizes[layer_of(name)].append(leaf.size)
-    return [
-        LayerRow(layer_label(layer), factor, tensors=len(sizes[layer]), parameters=sum(sizes[layer]))
-        for layer, factor in layer_factors(params, decay).items()
-    ]
+    if block := re.match(r"stages/(\d+)/blocks/(\d+)/", path):
+        return f"stage {int(block[1]) + 1} block {int(block[2]) + 1}"
+    if stage := re.match(r"stages/(\d+)/downsample/", path):
+        return f"stage {int(stage[1]) + 1} downsampling"
+    return "stem" if path.startswith("stem/") else "head"

@@ -2,28 +2,28 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot: it needs no screen and leaves the process's backend alone
 
 from convnext_jax.workdir.metrics_log import Line
 
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (the backend that needs no screen has to be chosen first)
+DPI = 110
 
 
-def plot_curves(lines: list[Line], path: Path, title: str, split: str) -> None:
+def plot_curves(lines: Sequence[Line], path: Path, title: str, split: str) -> None:
     """Draws the curves of a run into a PNG file.
 
     Args:
       lines: the lines of ``metrics.jsonl``.
       path: the file to write.
-      title: what stands above.
+      title: what is written above.
       split: the split that was evaluated, ``test`` or ``validation``.
     """
-    figure, (losses, accuracies, rates) = pyplot.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
+    losses, accuracies, rates = figure.subplots(1, 3)
     evaluated = {f"{split}/loss": split, f"{split}_ema/loss": f"{split} EMA"}
     _plot(losses, lines, {"train/loss": "train (augmented)"} | evaluated)
     losses.set_ylabel("loss (nats)")
@@ -46,20 +46,20 @@ def plot_curves(lines: list[Line], path: Path, title: str, split: str) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    figure.savefig(path, dpi=DPI)
 
 
-def plot_comparison(runs: Sequence[tuple[str, str, list[Line]]], path: Path, title: str) -> None:
+def plot_comparison(runs: Sequence[tuple[str, str, Sequence[Line]]], path: Path, title: str) -> None:
     """Draws one figure of several runs into a PNG file.
 
     Args:
       runs: of each its label, the figure's name and the lines of its ``metrics.jsonl``, of all of its seeds.
       path: the file to write.
-      title: what stands above.
+      title: what is written above.
     """
-    # The legend stands below, a line for each run, where no label is too long.
-    figure, axes = pyplot.subplots(figsize=(11, 5.5 + 0.22 * len(runs)), layout="constrained")
+    # The legend is below, a line for each run, where no label is too long.
+    figure = Figure(figsize=(11, 5.5 + 0.22 * len(runs)), layout="constrained")
+    axes = figure.subplots()
     for label, name, lines in runs:
         _plot(axes, lines, {name: label})
     axes.set_xlabel("epoch")
@@ -68,20 +68,18 @@ def plot_comparison(runs: Sequence[tuple[str, str, list[Line]]], path: Path, tit
     if axes.lines:
         figure.legend(loc="outside lower left")
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    figure.savefig(path, dpi=DPI)
 
 
-def _plot(axes: Axes, lines: list[Line], names: dict[str, str]) -> None:
+def _plot(axes: Axes, lines: Sequence[Line], names: Mapping[str, str]) -> None:
     for name, label in names.items():
         epochs, values = _by_epoch(lines, name)
-        if not epochs:
-            continue
-        axes.plot(epochs, values, label=label, marker="." if len(epochs) < 30 else None)
+        if epochs:
+            axes.plot(epochs, values, label=label, marker="." if len(epochs) < 30 else None)
 
 
-def _by_epoch(lines: list[Line], name: str) -> tuple[list[int], list[float]]:
-    """The mean of a figure over the lines of each epoch, so that a curve is readable however often it was logged."""
+def _by_epoch(lines: Sequence[Line], name: str) -> tuple[list[int], list[float]]:
+    """Returns the mean of a figure over the lines of each epoch. A curve is readable however often it was logged."""
     values = defaultdict(list)
     for line in lines:
         if name in line:

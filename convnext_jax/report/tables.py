@@ -1,10 +1,13 @@
 """Tables for the terminal and for Markdown files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convnext_jax.evaluate.seeds import over_seeds
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up in plain text too.
+    """Returns a Markdown table whose columns line up in plain text too.
 
     >>> print(markdown_table([("seed", "top1"), ("0", "0.98"), ("mean", "0.9850")]))
     | seed | top1   |
@@ -13,7 +16,7 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     | mean | 0.9850 |
 
     Args:
-      rows: the head and at least one row, of one length.
+      rows: the head and at least one row, all of the same length.
     """
     head, *body = _aligned(rows)
     rule = "|" + "|".join("-" * (len(cell) + 2) for cell in head) + "|"
@@ -22,12 +25,12 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def plain_table(rows: Sequence[Sequence[str]], *, numbers: Sequence[int]) -> str:
-    """A table for the terminal, of which the columns ``numbers`` stand at the right; the first row is its head."""
+    """Returns a table for the terminal. The first row is its head, and the columns ``numbers`` are right-aligned."""
     return "\n".join("  ".join(cells).rstrip() for cells in _aligned(rows, numbers))
 
 
 def _aligned(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> list[list[str]]:
-    """The cells of each row, filled up to the width of their column."""
+    """Returns the cells of each row, padded to the width of their column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         [
@@ -36,3 +39,15 @@ def _aligned(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> list
         ]
         for row in rows
     ]
+
+
+def seed_table(figures: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Returns a table of figures of each seed, two or more, with their mean and standard deviation.
+
+    Args:
+      figures: by seed, figures by name.
+      names: of the figures that are shown.
+    """
+    columns = {seed: {name: row[name] for name in names} for seed, row in figures.items()}
+    rows = columns | over_seeds(columns.values())
+    return markdown_table([["seed", *names], *([row, *(f"{rows[row][name]:.4f}" for name in names)] for row in rows)])

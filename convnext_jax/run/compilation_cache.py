@@ -1,7 +1,8 @@
 """Compiled programs kept from one start to the next, by JAX's persistent compilation cache.
 
-JAX names a program by all that it depends on (the computation, versions, flags, the processor's instruction sets), so
-a folder may serve several machines, and a program from the cache computes what a fresh one does, to the last bit.
+JAX names a program by everything that it depends on (the computation, versions, flags, the processor's instruction
+sets). So a folder may serve several machines, and a program from the cache computes what a fresh one does, to the last
+bit.
 """
 
 import logging
@@ -9,8 +10,7 @@ from pathlib import Path
 
 import jax
 
-from convnext_jax.data.cache import user_cache_folder
-from convnext_jax.files import exclusive
+from convnext_jax.files import user_cache_folder
 
 MAX_BYTES = 2 * 2**30
 MIN_SECONDS = 0.1
@@ -21,31 +21,39 @@ log = logging.getLogger(__name__)
 def keep_compiled_programs() -> None:
     """Keeps programs that took a tenth of a second to compile in the folder ``compilation`` of the user's cache.
 
-    Beyond 2 GiB those not used for the longest time make room. A folder that the user gives JAX
-    (``JAX_COMPILATION_CACHE_DIR``) stands, with the limits that he gives it; ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps
-    nothing. Where the folder cannot be written a warning says so, and every start compiles.
+    Beyond 2 GiB those that were not used for the longest time are removed. A folder that the user gives to JAX
+    (``JAX_COMPILATION_CACHE_DIR``) is used as it is. ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps nothing. If the folder
+    cannot be written, a warning says so, and every start compiles.
     """
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
         return
     try:
         folder = user_cache_folder() / "compilation"
-        with exclusive(folder / ".lockfile"):  # JAX's own
-            _sweep_unfinished(folder)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or a file system without locks
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_oldest(folder, MAX_BYTES)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         log.warning("compiled programs cannot be kept (%s): set XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR", error)
         return
+    # JAX's own limit (jax_compilation_cache_max_size) keeps a second file for each program. A process that is killed
+    # between the two leaves a cache that JAX can no longer write to.
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     shortest = "jax_persistent_cache_min_compile_time_secs"
     jax.config.update(shortest, min(settings[shortest], MIN_SECONDS))
 
 
-def _sweep_unfinished(folder: Path) -> None:
-    """Removes what a killed process wrote in part, which JAX would neither read nor replace.
-
-    Beside each program JAX writes the time of its last use, in a second file and after the first is whole.
-    """
-    for program in folder.glob("*-cache"):
-        if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
-            program.unlink()
+def remove_oldest(folder: Path, limit: int) -> None:
+    """Removes the files that were not used for the longest time, until the folder is within a limit, in bytes."""
+    used = []
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # another process has just removed it
+            continue
+        used.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    total = sum(size for _, size, _ in used)
+    for _, size, path in sorted(used):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= size

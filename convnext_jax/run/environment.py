@@ -1,4 +1,4 @@
-"""What a run was made with: versions, devices and the commit of the code."""
+"""What a run was made with: versions, devices, processor and the commit of the code."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, devices, processor and git commit of this process, as plain values."""
+    """Returns versions, devices, processor and git commit of this process, as plain values."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -53,7 +53,7 @@ def _processor() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout that this code lies in; None outside one."""
+    """Returns what git says of the checkout that this code is in; None outside of one."""
     try:
         done = subprocess.run(
             ["git", *arguments],

@@ -1,167 +1,288 @@
-"""An experiment and its data made ready for the devices; whatever is wrong with them together is found here."""
+"""A run made ready, in one call: all checks in their order, then shapes, then arrays."""
 
 import dataclasses
 import functools
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
-from flax import nnx
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from convnext_jax.augment.pipeline import check_augment
+from convnext_jax import data
+from convnext_jax.augment.pipeline import augment, check_augment
+from convnext_jax.batches.resident import ResidentSource, ResidentSplit, abstract_split, put_split
+from convnext_jax.batches.source import BatchSource
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
-from convnext_jax.data.dataset import Split
-from convnext_jax.batches.resident import ResidentSplit, put_split
-from convnext_jax.sharding import abstract, check_batch_size, compute_dtype, replicated
 from convnext_jax.errors import UserError
-from convnext_jax.models import abstract_model, split_model
-from convnext_jax.models.architectures import configured_architecture
-from convnext_jax.models.from_config import model_from_config
-from convnext_jax.models.weights import Pretrained, start_from
-from convnext_jax.optim.groups import muon_labels
+from convnext_jax.models.interface import Model
+from convnext_jax.models.parameters import AbstractModel, abstract_model, split_model
+from convnext_jax.models.registry import create_model
+from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import make_schedule
+from convnext_jax.precision import precision_of
+from convnext_jax.run.output import Output
+from convnext_jax.sharding import Sharding, abstract
+from convnext_jax.tasks.classification import Classification
+from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
-from convnext_jax.train.step import Program
-from convnext_jax.workdir.records import DatasetRecord
+from convnext_jax.train.step import StepSpec
+from convnext_jax.workdir.checkpoints import ITEMS, Checkpoints, best_metric
+from convnext_jax.workdir.records import DatasetRecord, check_claim, has_begun
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """An experiment and a data set made ready for the devices.
+class RunPlan:
+    """A run as shapes: everything that can be known before anything is computed or allocated.
 
     Attributes:
       experiment: the settings.
-      program: what the step is compiled for.
-      train: the training split.
+      record: what the run remembers of its data.
+      model: the network.
+      spec: what the step is compiled for.
+      state: the shapes and shardings of the training state.
       split: name of the split that is evaluated, ``test`` or ``validation``.
-      evaluated: its examples.
-      steps_per_epoch: steps of an epoch.
-      steps_per_call: steps of one call to the device, a divisor of the steps of an epoch.
+      evaluated: the shapes and shardings of its examples.
     """
 
     experiment: Experiment
-    program: Program
-    train: ResidentSplit
+    record: DatasetRecord
+    model: AbstractModel
+    spec: StepSpec
+    state: TrainState
     split: str
     evaluated: ResidentSplit
-    steps_per_epoch: int
-    steps_per_call: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.spec.source.steps_per_epoch
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.experiment.run.epochs * self.steps_per_epoch
 
+    @property
+    def call_capacity(self) -> int:
+        """The most steps of a call to the device."""
+        return min(self.experiment.run.steps_per_dispatch, self.steps_per_epoch)
+
     def image_size_at(self, step: int) -> int | None:
-        """Side in pixels that the images of a step are scaled to; None keeps their own."""
+        """Returns the side in pixels that the images of a step are scaled to; None keeps their own."""
         sizes, epochs = self.experiment.run.image_sizes, self.experiment.run.epochs
         return sizes[step // self.steps_per_epoch * len(sizes) // epochs] if sizes else None
 
     def image_sizes_from(self, step: int) -> list[int | None]:
-        """The sizes that the steps from a step on have, each once, in their order."""
+        """Returns the sizes that the steps from a step on have, each once, in their order."""
         return list(dict.fromkeys(map(self.image_size_at, range(step, self.total_steps, self.steps_per_epoch))))
 
 
-def check_against_data(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> None:
+@dataclasses.dataclass
+class Run:
+    """A run with its arrays on the devices, ready to be trained. It is a context that closes its checkpoints.
+
+    Attributes:
+      plan: its shapes.
+      output: what it prints and writes.
+      checkpoints: what it saves.
+      compiler: compiles its steps, begun already.
+      first_step: the step that it goes on from, 0 at its start.
+      state: the training state at that step.
+      source: where its batches come from.
+      evaluated: the examples that it is evaluated on.
+    """
+
+    plan: RunPlan
+    output: Output
+    checkpoints: Checkpoints
+    compiler: StepCompiler
+    first_step: int
+    state: TrainState
+    source: BatchSource
+    evaluated: ResidentSplit
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.checkpoints.__exit__(kind, error, trace)
+
+
+def prepare(
+    experiment: Experiment,
+    workdir: Path,
+    mesh: Mesh,
+    *,
+    compiler: StepCompiler,
+    dataset: Dataset | None = None,
+) -> Run:
+    """Makes a run ready: claims its workdir, loads its data, begins to compile, and puts its arrays on the devices.
+
+    A run that was begun before goes on from its latest checkpoint.
+
+    Args:
+      experiment: the settings.
+      workdir: where everything is written.
+      mesh: the devices.
+      compiler: compiles the steps; several seeds of one experiment share it.
+      dataset: the data; None loads those of the experiment.
+
+    Raises:
+      UserError: everything that is wrong with the settings, the workdir, the data and the devices together, before
+        anything is compiled.
+    """
+    output, sharding = Output(workdir), Sharding(mesh)
+    check_without_data(experiment)
+    check_claim(workdir, experiment)
+    weights = None if experiment.model.init_from is None else Path(experiment.model.init_from)
+    begun = has_begun(workdir)
+    output.claim(experiment)
+    dataset = data.load(experiment.data) if dataset is None else dataset
+    check_against_data(experiment, dataset, sharding)
+    plan = make_plan(experiment, dataset, sharding)
+    if weights is not None and not begun:
+        _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
+    output.record(plan.record)
+    output.say(f"workdir: {workdir}")
+    settings = experiment.run
+    checkpoints = Checkpoints(
+        workdir / "checkpoints",
+        keep_latest=settings.keep_latest,
+        keep_best=settings.keep_best,
+        best=best_metric(experiment, plan.spec.task),
+    )
+    first_step = checkpoints.latest_step() or 0
+    if sizes := plan.image_sizes_from(first_step):
+        begins = "resuming" if first_step else "starting"
+        output.say(f"{begins} at step {first_step} of {plan.total_steps}; compiling")
+        compiler.begin(sizes, plan.spec, plan.state, plan.call_capacity)
+    # XLA compiles meanwhile.
+    source, evaluated = put_data(plan, dataset)
+    state = _restore(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)
+    output.begin(first_step)
+    return Run(plan, output, checkpoints, compiler, first_step, state, source, evaluated)
+
+
+def check_without_data(experiment: Experiment) -> None:
+    """Raises UserError for what a configuration alone cannot tell, and what needs no data."""
+    best_metric(experiment, Classification(1))
+    if experiment.optim.name == "muon":  # the one optimizer that does not take any model
+        make_optimizer(experiment.optim, lambda step: 0.0, _abstract_model(experiment, num_classes=1, in_channels=3))
+
+
+def check_against_data(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> None:
     """Raises UserError for whatever can be known to be wrong once the data and the devices are known."""
     count, height, width = dataset.train.images.shape[:3]
     batch_size = experiment.run.batch_size
     if batch_size > count:
         raise UserError(f"config.run.batch_size={batch_size} is larger than {dataset.name}'s {count} training images")
-    check_batch_size("config.run.batch_size", batch_size, mesh)
+    sharding.check_batch_size("config.run.batch_size", batch_size)
     if (parts := experiment.optim.accumulation) > 1:
-        check_batch_size("config.run.batch_size / config.optim.accumulation", batch_size // parts, mesh)
+        sharding.check_batch_size("config.run.batch_size / config.optim.accumulation", batch_size // parts)
     check_augment(experiment.augment, height, width)
     if not experiment.run.image_sizes:
-        configured_architecture(experiment.model).check_image_size(height, width)
+        experiment.model.architecture.check_image_size(height, width)
 
 
-def check_optimizer(experiment: Experiment) -> None:
-    """Raises UserError where the model has nothing for Muon, the one optimiser that does not take any model."""
-    if experiment.optim.name == "muon":
-        _, shapes, _ = abstract_model(lambda: model_from_config(experiment.model, num_classes=1, dtype="float32"))
-        muon_labels(shapes)
-
-
-def check_pretrained(experiment: Experiment, dataset: Dataset) -> None:
-    """Raises UserError where the weights to start from are not there or do not fit the model."""
-    if experiment.model.init_from is not None:
-        _, shapes, _ = abstract_model(lambda: _model(experiment, dataset))
-        start_from(Pretrained.read(Path(experiment.model.init_from)), shapes)
-
-
-def plan(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
-    """What :func:`prepare` gives, with shapes and shardings in place of arrays; nothing is computed or allocated."""
-    steps_per_epoch = len(dataset.train.labels) // experiment.run.batch_size
-    schedule = make_schedule(experiment.optim, experiment.run.epochs, steps_per_epoch)
-    optimizer = make_optimizer(experiment.optim, schedule)
-    definition, params, statistics = abstract_model(lambda: _model(experiment, dataset))
+def make_plan(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> RunPlan:
+    """Returns a run as shapes. Nothing is computed or allocated."""
     record = DatasetRecord.of(dataset)
-    program = Program(
-        definition=definition,
-        optimizer=optimizer,
+    optim = experiment.optim
+    task = Classification(len(record.class_names), optim.label_smoothing)
+    model = _abstract_model(experiment, num_classes=task.num_outputs, in_channels=len(record.mean))
+    train = abstract_split(dataset.train, sharding)
+    source = _source(experiment, train, sharding)
+    schedule = make_schedule(optim, experiment.run.epochs, source.steps_per_epoch)
+    spec = StepSpec(
+        definition=model.definition,
+        task=task,
+        optimizer=make_optimizer(optim, schedule, model),
         schedule=schedule,
-        augment=experiment.augment,
-        optim=experiment.optim,
-        batch_size=experiment.run.batch_size,
-        mean=record.mean,
-        std=record.std,
-        mesh=mesh,
+        augment=functools.partial(augment, experiment.augment, task, record.normalization),
+        source=source,
+        sharding=sharding,
+        accumulation=optim.accumulation,
+        sam_rho=optim.sam_rho,
+        ema_decay=optim.ema_decay,
     )
+    state = jax.eval_shape(functools.partial(_initial_state, spec), model.params, model.batch_stats)
     split, evaluated = dataset.evaluated
-    run = Run(
+    return RunPlan(
         experiment=experiment,
-        program=program,
-        train=_split_shapes(dataset.train, mesh),
+        record=record,
+        model=model,
+        spec=spec,
+        state=abstract(state, sharding.state),
         split=split,
-        evaluated=_split_shapes(evaluated, mesh),
-        steps_per_epoch=steps_per_epoch,
-        steps_per_call=largest_divisor(steps_per_epoch, experiment.run.steps_per_dispatch),
+        evaluated=abstract_split(evaluated, sharding),
     )
-    state = jax.eval_shape(functools.partial(_initial_state, run), params, statistics)
-    return run, abstract(state, replicated(mesh))
 
 
-def put_on_devices(planned: Run, dataset: Dataset) -> tuple[Run, TrainState]:
-    """A planned run with its data and its initial state on the devices."""
-    everywhere = replicated(planned.program.mesh)
-    _, params, statistics = split_model(_model(planned.experiment, dataset))
-    state = jax.device_put(_initial_state(planned, params, statistics), everywhere)
-    _, evaluated = dataset.evaluated
-    splits = put_split(dataset.train, everywhere), put_split(evaluated, everywhere)
-    return dataclasses.replace(planned, train=splits[0], evaluated=splits[1]), state
+def put_data(plan: RunPlan, dataset: Dataset) -> tuple[BatchSource, ResidentSplit]:
+    """Puts the data of a planned run on the devices: where its batches come from, and what it is evaluated on."""
+    sharding = plan.spec.sharding
+    train, evaluated = put_split(dataset.train, sharding), put_split(dataset.evaluated[1], sharding)
+    return _source(plan.experiment, train, sharding), evaluated
 
 
-def prepare(experiment: Experiment, dataset: Dataset, mesh: Mesh) -> tuple[Run, TrainState]:
-    """Puts an experiment's data and initial state on the devices; the experiment has been checked."""
-    planned, _ = plan(experiment, dataset, mesh)
-    return put_on_devices(planned, dataset)
+def initial_state(plan: RunPlan, weights: Path | None = None, output: Output | None = None) -> TrainState:
+    """Returns the state of a planned run before its first step, on the devices.
+
+    Args:
+      plan: the run.
+      weights: folder of weights to start from; None draws them at random.
+      output: says what of the weights was not taken over.
+    """
+    experiment = plan.experiment
+    channels, classes = len(plan.record.mean), plan.spec.task.num_outputs
+    _, params, batch_stats = split_model(_model(experiment, num_classes=classes, in_channels=channels))
+    if weights is not None:
+        params, batch_stats, notes = _start_from(weights, plan, params, batch_stats)
+        if output is not None:
+            output.say("; ".join([f"starting from the weights in {weights}", *notes]))
+        params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
+    return jax.device_put(_initial_state(plan.spec, params, batch_stats), plan.spec.sharding.state)
 
 
-def _initial_state(run: Run, params: Any, statistics: Any) -> TrainState:
-    return init_state(params, run.program.optimizer, statistics, keep_ema=run.experiment.optim.ema_decay > 0)
+def _initial_state(spec: StepSpec, params: Any, batch_stats: Any) -> TrainState:
+    return init_state(params, spec.optimizer, batch_stats, keep_ema=spec.ema_decay > 0)
 
 
-def _split_shapes(split: Split, mesh: Mesh) -> ResidentSplit:
-    return ResidentSplit(*abstract((split.images, split.labels), replicated(mesh)))
+def _restore(checkpoints: Checkpoints, step: int, plan: RunPlan) -> TrainState:
+    like = {name: getattr(plan.state, name) for name in ITEMS}
+    done = jax.device_put(jnp.int32(step), plan.spec.sharding.state)
+    return TrainState(done, **checkpoints.restore(step, like))
 
 
-def _model(experiment: Experiment, dataset: Dataset) -> nnx.Module:
-    return model_from_config(
-        experiment.model,
-        num_classes=len(dataset.class_names),
-        dtype=compute_dtype(experiment.model.dtype),
+def _start_from(weights: Path, plan: RunPlan, params: Any, batch_stats: Any) -> tuple[Any, Any, list[str]]:
+    return start_from(ModelFolder.read(weights), plan.experiment.model.architecture, params, batch_stats)
+
+
+def _source(experiment: Experiment, split: ResidentSplit, sharding: Sharding) -> ResidentSource:
+    run = experiment.run
+    return ResidentSource(split, seed=run.seed, batch_size=run.batch_size, sharding=sharding)
+
+
+def _abstract_model(experiment: Experiment, *, num_classes: int, in_channels: int) -> AbstractModel:
+    return abstract_model(lambda: _model(experiment, num_classes=num_classes, in_channels=in_channels))
+
+
+def _model(experiment: Experiment, *, num_classes: int, in_channels: int) -> Model:
+    model = experiment.model
+    return create_model(
+        model.architecture,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        drop_path=model.drop_path,
+        dropout=model.dropout,
+        remat=model.remat,
+        dtype=precision_of(model.dtype),
+        initialization=model.initialization,
         seed=experiment.run.seed,
     )
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of a positive number that is at most ``limit``.
-
-    >>> largest_divisor(390, 50)
-    39
-    """
-    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)

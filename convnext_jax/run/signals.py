@@ -5,12 +5,12 @@ from types import FrameType, TracebackType
 
 
 class StopSignals:
-    """Within this context SIGTERM and the first Ctrl-C only ask; a second signal acts as it does by default.
+    """A context in which SIGTERM and the first Ctrl-C only ask to stop. A second signal acts as it does by default.
 
-    Within another such context a signal asks both.
+    Inside another such context a signal asks both.
 
     Attributes:
-      received: the name of the signal that asked, None as long as none has.
+      received: the name of the signal that asked, None until one has.
     """
 
     def __init__(self) -> None:

@@ -1,18 +1,38 @@
-"""Metrics as sums and counts, which add up exactly over batches, devices and processes."""
+"""Classification: one label an image, cross-entropy, top-1 and top-5."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from convnext_jax.tasks.losses import cross_entropy
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MixedLabels:
+    """What a batch of images shows: a share of one class, the rest of another.
+
+    Attributes:
+      labels_a: the class of each image, int32 [B].
+      labels_b: the class that is mixed in, int32 [B].
+      weight_a: share of ``labels_a``, float32 [B] in [0, 1].
+    """
+
+    labels_a: jax.Array
+    labels_b: jax.Array
+    weight_a: jax.Array
+
+    def larger(self) -> jax.Array:
+        """Returns the class that has the larger share of each image, int32 [B]."""
+        return jnp.where(self.weight_a >= 0.5, self.labels_a, self.labels_b)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ClassificationSums:
-    """Sums over examples; fields are scalars, or arrays [batches] before :meth:`total`.
+    """Sums over examples, which add up exactly over batches, devices and processes.
 
     Attributes:
       loss: sum of the cross-entropy without label smoothing, in nats.
@@ -26,26 +46,106 @@ class ClassificationSums:
     top5: jax.Array
     count: jax.Array
 
-    def total(self) -> dict[str, float]:
-        """Means over all examples: ``loss``, ``top1`` and ``top5`` (fractions in [0, 1]), and ``examples``."""
-        count = int(np.sum(np.asarray(self.count, np.int64)))
-        # Float64, so that the order and size of the batches leave no trace.
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """The task of classifying images; see `convnext_jax.tasks.interface.Task`.
+
+    Attributes:
+      num_classes: K.
+      label_smoothing: share of the target spread evenly over all classes in training, in [0, 1).
+    """
+
+    num_classes: int
+    label_smoothing: float = 0.0
+
+    @property
+    def num_outputs(self) -> int:
+        """One logit for each class."""
+        return self.num_classes
+
+    @property
+    def metrics(self) -> Mapping[str, bool]:
+        """Top-1 and top-5, which are better higher, and the loss."""
+        return {"top1": True, "top5": True, "loss": False}
+
+    def targets(self, labels: jax.Array) -> MixedLabels:
+        """Returns the targets of images that are not mixed, from their classes, int32 [B]."""
+        return MixedLabels(labels, labels, jnp.ones(labels.shape, jnp.float32))
+
+    def loss(self, outputs: jax.Array, targets: MixedLabels) -> jax.Array:
+        """Returns the cross-entropy against the smoothed labels of mixed images, float32 [B], in nats."""
+        # It is linear in the target, so the mixture of the losses is the loss of the mixture.
+        loss_a, loss_b = (
+            cross_entropy(outputs, labels, self.label_smoothing) for labels in (targets.labels_a, targets.labels_b)
+        )
+        return targets.weight_a * loss_a + (1.0 - targets.weight_a) * loss_b
+
+    def training_metrics(self, outputs: jax.Array, targets: MixedLabels) -> dict[str, jax.Array]:
+        """Returns ``top1``; the class of a mixed image is the one that has the larger share of it."""
+        return {"top1": (label_rank(outputs, targets.larger()) == 0).mean(dtype=jnp.float32)}
+
+    def sums(self, outputs: jax.Array, labels: jax.Array, mask: jax.Array) -> ClassificationSums:
+        """Returns the sums of a batch.
+
+        Args:
+          outputs: logits, float32 [B,K].
+          labels: int32 [B], in [0, K).
+          mask: bool [B], False for padding.
+        """
+        rank = label_rank(outputs, labels)
+        return ClassificationSums(
+            loss=jnp.where(mask, cross_entropy(outputs, labels), 0.0).sum(),
+            top1=(mask & (rank < 1)).sum(),
+            top5=(mask & (rank < 5)).sum(),
+            count=mask.sum(),
+        )
+
+    def summarize(self, sums: ClassificationSums) -> dict[str, float]:
+        """Returns ``loss`` in nats, ``top1`` and ``top5`` as fractions in [0, 1], and ``examples``."""
+        count = int(np.sum(np.asarray(sums.count, np.int64)))
+        # Float64, so that the order and the size of the batches leave no trace.
         return {
-            "loss": float(np.sum(np.asarray(self.loss, np.float64))) / count,
-            "top1": int(np.sum(np.asarray(self.top1, np.int64))) / count,
-            "top5": int(np.sum(np.asarray(self.top5, np.int64))) / count,
+            "loss": float(np.sum(np.asarray(sums.loss, np.float64))) / count,
+            "top1": int(np.sum(np.asarray(sums.top1, np.int64))) / count,
+            "top5": int(np.sum(np.asarray(sums.top5, np.int64))) / count,
             "examples": count,
         }
 
 
-def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The place of the right class among the logits, 0 where it is the highest.
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Returns the cross-entropy ``-sum_k t_k log softmax(z)_k`` against smoothed labels ``t = (1 - a) onehot + a / K``.
 
-    Of equal logits the one of the lower class comes first, as ``argmax`` has it; a row with a NaN ranks last, so that
-    a broken network is never right.
+    >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4).tolist()
+    [1.3862999677658081]
 
     Args:
-      logits: float32 [B, K].
+      logits: float32 [B,K].
+      labels: int32 [B], in [0, K).
+      smoothing: a, in [0, 1).
+
+    Returns:
+      float32 [B], in nats.
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if smoothing == 0.0:
+        return loss
+    # The mean over all classes is the cross-entropy against the uniform distribution.
+    uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+    return (1.0 - smoothing) * loss + smoothing * uniform
+
+
+def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the place of the right class among the logits, 0 if it is the highest.
+
+    Of equal logits the one of the lower class comes first, as in ``argmax``. A row with a NaN ranks last, so that a
+    broken network is never right.
+
+    >>> label_rank(jnp.array([[0.1, 0.7, 0.2]]), jnp.array([2])).tolist()
+    [1]
+
+    Args:
+      logits: float32 [B,K].
       labels: int32 [B], in [0, K).
 
     Returns:
@@ -53,22 +153,5 @@ def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     classes = jnp.arange(logits.shape[-1])
-    behind = (logits < own) | ((logits == own) & (classes >= labels[:, None]))
-    return jnp.where(jnp.isnan(logits).any(-1), logits.shape[-1], (~behind).sum(-1)).astype(jnp.int32)
-
-
-def classification_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> ClassificationSums:
-    """The sums of a batch.
-
-    Args:
-      logits: float32 [B, K].
-      labels: int32 [B], in [0, K).
-      mask: bool [B], False for padding, which counts nowhere.
-    """
-    rank = label_rank(logits, labels)
-    return ClassificationSums(
-        loss=jnp.where(mask, cross_entropy(logits, labels), 0.0).sum(),
-        top1=(mask & (rank < 1)).sum(),
-        top5=(mask & (rank < 5)).sum(),
-        count=mask.sum(),
-    )
+    not_above = (logits < own) | ((logits == own) & (classes >= labels[:, None]))
+    return jnp.where(jnp.isnan(logits).any(-1), logits.shape[-1], (~not_above).sum(-1)).astype(jnp.int32)

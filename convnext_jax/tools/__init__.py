@@ -1,1 +1,1 @@
-"""Command lines beside training and evaluation: ``python -m convnext_jax.tools.X``."""
+"""Command lines: ``python -m convnext_jax.tools.NAME --help``."""

@@ -1,6 +1,6 @@
-"""What the command lines share: exit statuses and the reading of ``--config``.
+"""What the command lines share: exit statuses, usage errors, and the reading of ``--config``.
 
-Imports nothing heavy, so that ``--help`` and a mistake answer at once.
+Imports nothing slow, so that ``--help`` and most mistakes answer at once.
 """
 
 import argparse
@@ -10,26 +10,26 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
-from convnext_jax.config import Experiment, check_field, parse_experiment
+from convnext_jax.config import Experiment, check_field, own_field_kinds, parse_experiment, parse_sections
 from convnext_jax.errors import UserError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
-EXIT_TEMPFAIL = 75  # sysexits.h's EX_TEMPFAIL: the same command, run again, goes on
+EXIT_TEMPFAIL = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
-    """Runs a command and exits: 0 when done, 2 for a mistake of the user's, told in one line."""
-    # The package's own warnings are lines for the user; Orbax's, on absl's logger, speak of its options.
+    """Runs a command and exits: 0 when done, 2 after a mistake of the user's, which is printed in one line."""
+    # The package's own warnings are lines for the user. Orbax's, on absl's logger, are about its own options.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # A traced program is a million small objects that live on. Python looks through all of them for garbage after
-    # every few hundred new ones, for a twelfth of a start (benchmarks/notes.md).
+    # A traced program is a million small objects that stay alive. Python searches all of them for garbage after every
+    # few hundred new ones, which takes a twelfth of a start (benchmarks/notes.md).
     gc.set_threshold(100_000)
     try:
         main()
@@ -54,7 +54,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser without abbreviations, whose usage errors are one line like every other."""
+    """An argument parser without abbreviations, whose usage errors are one line like all others."""
 
     def __init__(self, description: str, epilog: str | None = None) -> None:
         super().__init__(
@@ -69,12 +69,16 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; see {self.prog} --help", EXIT_USAGE)
 
 
+_OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
+
+
 def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
     """Reads a config file and the overrides of the command line.
 
     Args:
       path: a Python file with ``get_config()``, or ``file.py:argument`` for ``get_config(argument)``.
-      overrides: ``--config.section.field=value`` and the like, all that is left of the command line.
+      overrides: ``--config.section.field=value`` and the like: all that is left of the command line. If they name a
+        model of another family than the file does, the fields that the file sets for its own family are dropped.
 
     Raises:
       UserError: no such file, a flag that does not exist, or a configuration that is wrong.
@@ -84,48 +88,91 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
         check_file(file)
     except UserError as error:
         raise UserError(f"--config {path}: {error}") from None
-    for argument in overrides:
-        if override := re.match(r"--(no)?config\.([^=]*)", argument):
-            check_field(override[2])
+    given: dict[str, str] = {}
+    for index, argument in enumerate(overrides):
+        if override := _OVERRIDE.fullmatch(argument):
+            check_field(override[1])
+            following = "".join(overrides[index + 1 : index + 2])
+            given[override[1]] = following if override[2] is None else override[2]
         elif argument.startswith("-"):
             raise UserError(f"unknown flag {argument.partition('=')[0]}; see --help")
-    values = flags.FlagValues()
-    arguments = ["train.py", f"--config={path}", *overrides]
+    config = _read_config_file(path)
+    model: Any = config.model
+    # What is wrong elsewhere is said before the network's family, and with it JAX, is imported.
+    parse_sections(config)
+    if "model.name" in given:
+        _change_model(model, given["model.name"])
+    own = [field.removeprefix("model.") for field in given if field.startswith("model.")]
+    own = [name for name in own if name not in model]
+    if own:
+        kinds = own_field_kinds(model.name)
+        for name in own:  # a wrong name is refused with all others, as one that the family does not have
+            model[name] = config_dict.placeholder(kinds.get(name, str))
+    return parse_experiment(_apply_overrides(config, path, overrides))
+
+
+def _change_model(model: Any, name: str) -> None:
+    """Names another model in its section. If it is of another family, what the file says of its own family goes."""
+    from convnext_jax.models.registry import named_architecture
+
+    before, after = type(named_architecture(model.name)), type(named_architecture(name))
+    if after is not before:
+        for field in own_field_kinds(model.name):
+            if field in model:
+                del model[field]
+    model.name = name
+
+
+def _read_config_file(path: str) -> config_dict.ConfigDict:
     try:
+        values = flags.FlagValues()
+        arguments = ["train.py", f"--config={path}"]
         flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-        unused = values(arguments)[1:]
+        values(arguments)
     except flags.Error as error:
         raise UserError(str(error)) from error
     except (AttributeError, KeyError) as error:
         # A locked ConfigDict names the field that does not exist, and the nearest one that does.
         raise UserError(f"{path}: {error.args[0] if error.args else error}") from error
+    flag.value.model.unlock()  # the flag has locked it
+    return flag.value
+
+
+def _apply_overrides(config: config_dict.ConfigDict, path: str, overrides: Sequence[str]) -> config_dict.ConfigDict:
+    values = flags.FlagValues()
+    arguments = ["train.py", *overrides]
+    try:
+        flag = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+        unused = values(arguments)[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"{path}: {error.args[0] if error.args else error}") from error
     if unused:
         raise UserError(f"unexpected argument {unused[0]!r}; overrides read --config.section.field=value")
-    return parse_experiment(flag.value)
+    return flag.value
 
 
 def check_file(file: Path) -> None:
-    """Raises UserError where there is no such file; the message lists the Python files beside it."""
+    """Raises UserError if there is no such file. The message lists the Python files beside it."""
     if not file.is_file():
         there = ", ".join(sorted(map(str, file.parent.glob("*.py")))) or "nothing"
         raise UserError(f"there is no file {file}; {file.parent} holds {there}")
 
 
 def check_output(file: Path | None) -> None:
-    """Raises UserError where an ``--output`` could not be written for want of its folder, before the work is done."""
+    """Raises UserError if an ``--output`` could not be written for want of its folder, before the work is done."""
     if file is not None and not file.parent.is_dir():
         raise UserError(f"--output {file}: there is no folder {file.parent}")
 
 
 def check_names(experiment: Experiment) -> None:
-    """Raises UserError where the experiment names a data set or a model that does not exist or cannot be built.
+    """Raises UserError if the experiment names a data set that does not exist, or image sizes that its model refuses.
 
-    That a model's image sizes fit it is known here, that of the data's own images only once they are loaded.
+    Whether the data's own images fit the model is known once they are loaded.
     """
     from convnext_jax.data.registry import check_name
-    from convnext_jax.models.architectures import configured_architecture
 
-    architecture = configured_architecture(experiment.model)
     for size in experiment.run.image_sizes:
-        architecture.check_image_size(size, size)
+        experiment.model.architecture.check_image_size(size, size)
     check_name(experiment.data.name)

@@ -1,8 +1,9 @@
-"""Makes weights to start from out of a PyTorch checkpoint of ConvNeXt.
+"""Makes weights to start from out of a PyTorch checkpoint.
 
 ``python -m convnext_jax.tools.import_torch WEIGHTS --model convnext_tiny --output DIR``
 """
 
+import dataclasses
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -11,39 +12,47 @@ from typing import Any
 
 import numpy as np
 
-from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
-from convnext_jax.models.architectures import named_architecture
+from convnext_jax.tools import command_line
 
 # Training scripts put the weights under one of these.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
+# What published checkpoints are fed with: the channel means and deviations of ImageNet.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_UNKNOWN = (0.5, 0.25)
 
 
 def main() -> None:
     """The command."""
     parser = command_line.Parser(
-        "Makes weights to start from (config.model.init_from) out of a PyTorch checkpoint of ConvNeXt V1 or V2, in the"
-        "\nlayout of facebookresearch, timm or Hugging Face transformers. Reading .pth needs torch installed;"
-        "\n.safetensors does not."
+        "Makes weights to start from (config.model.init_from) out of a PyTorch checkpoint: ConvNeXt V1 or V2 in the"
+        "\nlayout of facebookresearch, timm or Hugging Face transformers, ResNet of torchvision or timm, ViT of timm."
+        "\nReading .pth needs torch to be installed; .safetensors does not."
     )
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a .safetensors or .pth file")
     parser.add_argument("--model", required=True, metavar="NAME", help="which model it holds, such as convnext_tiny")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the folder to make")
     arguments = parser.parse_args()
-    architecture = named_architecture(arguments.model)
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another --output")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.models.weights import Pretrained
+    from convnext_jax.models.registry import named_architecture
     from convnext_jax.models.torch_import import import_state_dict
+    from convnext_jax.models.weights import ModelFolder
 
+    architecture = named_architecture(arguments.model)
     imported = import_state_dict(read_state_dict(arguments.weights), arguments.model)
-    Pretrained(
+    channels = imported.in_channels
+    mean, std = _IMAGENET if channels == 3 else ((value,) * channels for value in _UNKNOWN)
+    ModelFolder(
         params=imported.params,
+        batch_stats=imported.batch_stats,
         model=arguments.model,
-        stem=architecture.stem,
-        num_classes=imported.num_classes,
+        architecture=dataclasses.asdict(architecture),
+        class_names=tuple(map(str, range(imported.num_classes))),
+        mean=mean,
+        std=std,
         source=f"{arguments.weights.name}, in {imported.layout}'s names",
     ).write(arguments.output)
     print(f"{arguments.model} of {imported.num_classes} classes, in {imported.layout}'s names: {arguments.output}")
@@ -51,10 +60,10 @@ def main() -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The arrays by name of a ``.safetensors`` or ``.pth`` file; runs no code of the file's.
+    """Returns the arrays of a ``.safetensors`` or ``.pth`` file by name; runs no code of the file's.
 
     Raises:
-      UserError: no such file, not of these formats, cut short, or torch is not there to read it.
+      UserError: no such file, a file of another format or cut short, or torch is not installed.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
@@ -81,10 +90,10 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise UserError(f"{path} needs torch to be read: pip install torch, or convert it to .safetensors") from None
     try:
-        # Nothing but tensors and plain containers: a pickle may otherwise run any code.
+        # Nothing but tensors and plain containers. Otherwise a pickle may run any code.
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
-        # The first sentence: the next ones advise to run the file's code.
+        # The first sentence. The next ones advise to run the file's code.
         reason = str(error).split(". ")[0] or type(error).__name__
         raise UserError(f"{path} is no checkpoint of weights alone, or cut short ({reason})") from error
     for wrapper in _WRAPPERS:

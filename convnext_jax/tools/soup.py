@@ -5,15 +5,15 @@
 
 from pathlib import Path
 
-from convnext_jax.tools import command_line
 from convnext_jax.errors import UserError
+from convnext_jax.tools import command_line
 
 
 def main() -> None:
     """The command."""
     parser = command_line.Parser(
         "Averages the parameters of a run's last checkpoints, evaluates the mean on a whole split, and writes a folder"
-        "\nof weights that config.model.init_from takes, with soup.json, the figures and the checkpoints' steps."
+        "\nof weights that config.model.init_from takes, with soup.json: the figures and the steps of the checkpoints."
     )
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
     parser.add_argument("--last", type=int, required=True, metavar="K", help="how many checkpoints, from the latest")
@@ -36,9 +36,9 @@ def main() -> None:
         raise UserError(f"{output} exists already; choose another --output")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.run.compilation_cache import keep_compiled_programs
     from convnext_jax.evaluate.soup import make_soup
-    from convnext_jax.workdir.records import write_json
+    from convnext_jax.files import write_json
+    from convnext_jax.run.compilation_cache import keep_compiled_programs
 
     keep_compiled_programs()
     soup, report = make_soup(

@@ -1,1 +1,1 @@
-"""The training step: losses, metrics, state and the step itself, pure functions all."""
+"""The training step: its gradient, its state and its compilation. Pure functions over trees of arrays."""

@@ -7,61 +7,52 @@ from types import TracebackType
 
 import jax
 
-from convnext_jax.batches.resident import ResidentSplit
 from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import Program, lower_train_steps
+from convnext_jax.train.step import StepSpec, lower_train_steps
 
 
-class TrainPrograms:
-    """The training step for each size of the images, compiled one after another in a thread of its own.
+class StepCompiler:
+    """Compiles the training step for each size of the images, one after another in a thread of its own.
 
-    XLA compiles without Python's lock. So the state is drawn or restored meanwhile, and where the images grow during
-    the run the first steps are taken while the programs of the later ones are compiled. The seeds of an experiment
-    share one object: they differ in the arguments alone.
+    XLA compiles without Python's lock. So the state is drawn or restored meanwhile, and if the images grow during the
+    run, the first steps are taken while the programs for the later sizes are compiled. The seeds of an experiment share
+    one compiler: they differ in the arguments alone.
 
-    As a context it leaves uncompiled what has not been begun when it ends.
+    It is a context. What has not been begun when it ends stays uncompiled.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compilation")
         self._programs: dict[int | None, Future[jax.stages.Compiled]] = {}
 
-    def begin(
-        self,
-        sizes: Iterable[int | None],
-        program: Program,
-        state: TrainState,
-        data: ResidentSplit,
-        num_steps: int,
-    ) -> None:
-        """Begins to compile what has not been asked for before, in this order; returns when the first one is traced.
+    def begin(self, sizes: Iterable[int | None], spec: StepSpec, state: TrainState, capacity: int) -> None:
+        """Begins to compile for sizes of the images, in this order, and returns. Sizes asked for before are skipped.
 
         Args:
-          sizes: the sides in pixels that the images are scaled to, None for their own.
-          program: what the steps are compiled for, but for the size.
+          sizes: sides in pixels that the images are scaled to; None is their own.
+          spec: what the steps are compiled for, except for the size.
           state: the shapes and shardings of the state.
-          data: those of the training split.
-          num_steps: steps of one call.
+          capacity: the most steps of a call.
         """
 
         def lower(size: int | None) -> jax.stages.Lowered:
-            return lower_train_steps(dataclasses.replace(program, image_size=size), state, data, num_steps)
+            return lower_train_steps(dataclasses.replace(spec, image_size=size), state, capacity)
 
         for size in sizes:
             if size in self._programs:
                 continue
             if not self._programs:
-                # Tracing is Python: in the thread it would only take turns with what the caller does next.
+                # Tracing is Python. In the thread it would only take turns with what the caller does next.
                 self._programs[size] = self._thread.submit(lower(size).compile)
             else:
                 self._programs[size] = self._thread.submit(lambda size=size: lower(size).compile())
 
     def is_ready(self, size: int | None, seconds: float) -> bool:
-        """Whether a size that was asked for is compiled, or cannot be; waits so long at most."""
+        """Returns whether a size that was asked for is compiled, or has failed. Waits for so many seconds at most."""
         return bool(wait([self._programs[size]], timeout=seconds).done)
 
     def wait_for(self, size: int | None) -> jax.stages.Compiled:
-        """The program for a size that was asked for; raises what went wrong with its compilation."""
+        """Returns the program for a size that was asked for; raises what went wrong with its compilation."""
         return self._programs[size].result()
 
     def check(self) -> None:
@@ -70,7 +61,7 @@ class TrainPrograms:
             if program.done():
                 program.result()
 
-    def __enter__(self) -> "TrainPrograms":
+    def __enter__(self) -> "StepCompiler":
         return self
 
     def __exit__(

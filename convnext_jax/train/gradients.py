@@ -8,132 +8,130 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from convnext_jax.augment.mixing import Targets
-from convnext_jax.models import merge_model, running_statistics
-from convnext_jax.tasks.classification import label_rank
-from convnext_jax.tasks.mixed_loss import mixed_cross_entropy
+from convnext_jax.models.parameters import batch_stats_of, merge_model
+from convnext_jax.tasks.interface import Task
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class BatchResult:
     """What a batch gave besides its gradient.
 
     Attributes:
-      loss: mean of the smoothed loss, float32 scalar.
-      top1: share that was classified rightly, float32 scalar; the class of a mixed image is that which it shows more
-        of.
-      statistics: the running statistics of BatchNorm afterwards.
+      metrics: means over the batch, float32 scalars by name: ``loss`` and those of the task.
+      batch_stats: the running statistics of BatchNorm after the batch.
     """
 
-    loss: jax.Array
-    top1: jax.Array
-    statistics: Any
+    metrics: dict[str, jax.Array]
+    batch_stats: Any
 
 
 def gradient(
-    definition: Any,
-    smoothing: float,
-    params: Any,
-    statistics: Any,
-    inputs: jax.Array,
-    targets: Targets,
-    key: jax.Array,
-) -> tuple[Any, Outcome]:
-    """The gradient of the mean loss of a batch.
+    definition: Any, task: Task, params: Any, batch_stats: Any, inputs: jax.Array, targets: Any, key: jax.Array
+) -> tuple[Any, BatchResult]:
+    """Returns the gradient of the mean loss of a batch.
 
     Args:
       definition: the model without its parameters.
-      smoothing: of the labels.
+      task: the loss and the metrics.
       params: the parameters.
-      statistics: the running statistics of BatchNorm.
-      inputs: float32 [B, H, W, 3].
-      targets: of the B images.
-      key: of the model's own randomness.
+      batch_stats: the running statistics of BatchNorm.
+      inputs: float32 [B,H,W,C].
+      targets: those of the task for the B images.
+      key: for the model's own randomness.
     """
 
-    def mean_loss(params: Any) -> tuple[jax.Array, Outcome]:
-        model = merge_model(definition, params, statistics)
-        logits = model(inputs, key=key)  # [B, K] float32
-        loss = mixed_cross_entropy(logits, targets, smoothing).mean()
-        top1 = (label_rank(logits, targets.main()) == 0).mean(dtype=jnp.float32)
-        return loss, Outcome(loss, top1, running_statistics(model))
+    def mean_loss(params: Any) -> tuple[jax.Array, BatchResult]:
+        model = merge_model(definition, params, batch_stats)
+        outputs = model(inputs, key=key)
+        loss = task.loss(outputs, targets).mean()
+        return loss, BatchResult({"loss": loss, **task.training_metrics(outputs, targets)}, batch_stats_of(model))
 
-    grads, outcome = jax.grad(mean_loss, has_aux=True)(params)
-    return grads, outcome
+    return jax.grad(mean_loss, has_aux=True)(params)
 
 
 def accumulated_gradient(
     definition: Any,
-    smoothing: float,
+    task: Task,
     parts: int,
     params: Any,
-    statistics: Any,
+    batch_stats: Any,
     inputs: jax.Array,
-    targets: Targets,
+    targets: Any,
     key: jax.Array,
-) -> tuple[Any, Outcome]:
-    """The same gradient from equal parts of the batch, one after another, with the activations of one in memory.
+) -> tuple[Any, BatchResult]:
+    """Returns the gradient from equal parts of the batch, one after another, with the activations of one in memory.
 
-    Equal to that of the whole batch but for rounding, and for drop path and dropout, whose masks are drawn for each
-    part anew.
+    It equals that of the whole batch up to rounding, except for drop path and dropout, whose masks are drawn for each
+    part, and for BatchNorm, which normalizes each part by itself. The running statistics are updated once, by the means
+    over the parts.
 
     Args:
-      definition: the model without its parameters, without BatchNorm.
-      smoothing: of the labels.
+      definition: the model without its parameters.
+      task: the loss and the metrics.
       parts: how many; divides B.
       params: the parameters.
-      statistics: none.
-      inputs: float32 [B, H, W, 3].
-      targets: of the B images.
-      key: of the model's own randomness.
+      batch_stats: the running statistics of BatchNorm.
+      inputs: float32 [B,H,W,C].
+      targets: those of the task for the B images, a tree of arrays [B,...].
+      key: for the model's own randomness.
     """
     if parts == 1:
-        return gradient(definition, smoothing, params, statistics, inputs, targets, key)
+        return gradient(definition, task, params, batch_stats, inputs, targets, key)
 
     def cut(array: jax.Array) -> jax.Array:
         # Every parts-th image, so that each device has as many images of each part.
         return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
 
-    def add(total: tuple[Any, Outcome], part: tuple[jax.Array, tuple[jax.Array, Targets]]) -> tuple[Any, None]:
-        number, (inputs, targets) = part
-        found = gradient(definition, smoothing, params, statistics, inputs, targets, jax.random.fold_in(key, number))
-        return jax.tree.map(jnp.add, total, found), None
+    def part(number: jax.Array, inputs: jax.Array, targets: Any) -> tuple[Any, BatchResult]:
+        return gradient(definition, task, params, batch_stats, inputs, targets, jax.random.fold_in(key, number))
+
+    def add(total: tuple[Any, BatchResult], this: tuple[jax.Array, Any]) -> tuple[Any, None]:
+        number, (inputs, targets) = this
+        return jax.tree.map(jnp.add, total, part(number, inputs, targets)), None
 
     cut_batch = jax.tree.map(cut, (inputs, targets))
-    zero = jax.tree.map(jnp.zeros_like, (params, Outcome(jnp.float32(0), jnp.float32(0), statistics)))
+    shapes = jax.eval_shape(part, jnp.int32(0), *jax.tree.map(lambda array: array[0], cut_batch))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     total, _ = jax.lax.scan(add, zero, (jnp.arange(parts), cut_batch))
+    # Each part moved the same running statistics, so their mean is one update by the mean over the parts.
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
 def gradient_norm(grads: Any) -> jax.Array:
-    """The Euclidean norm over all arrays of a tree that has vectors in it, as `optax.tree.norm` gives it.
+    """Returns the Euclidean norm over all arrays of a tree, as `optax.tree.norm` does.
 
-    Four arrays in five are small vectors. Joined, they cost XLA one sum of squares to compile, where each by itself
-    has two loops of its own, on a CPU a fifth of all loops of a training step.
+    Four arrays in five are small vectors. Joined, they cost XLA one sum of squares to compile. Each by itself has two
+    loops of its own, on a CPU a fifth of all loops of a training step.
+
+    >>> gradient_norm({"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}).item()
+    5.0
     """
     leaves = jax.tree.leaves(grads)
     vectors = [leaf for leaf in leaves if leaf.ndim == 1]
-    return optax.tree.norm([jnp.concatenate(vectors), *(leaf for leaf in leaves if leaf.ndim != 1)])
+    joined = [jnp.concatenate(vectors)] if vectors else []
+    return optax.tree.norm([*joined, *(leaf for leaf in leaves if leaf.ndim != 1)])
 
 
-def sharpness_aware(compute: Callable[[Any], tuple[Any, Outcome]], rho: float, params: Any) -> tuple[Any, Outcome]:
-    """The gradient a distance uphill from the parameters, which a flat minimum changes little.
+def sharpness_aware(
+    compute: Callable[[Any], tuple[Any, BatchResult]], rho: float, params: Any
+) -> tuple[Any, BatchResult]:
+    """Returns the gradient a distance uphill from the parameters, which a flat minimum changes little.
 
     Args:
-      compute: a function from parameters to their gradient and an :class:`Outcome`.
-      rho: the distance, the Euclidean norm over all parameters; 0 takes the gradient where they are.
+      compute: a function from parameters to their gradient and a :class:`BatchResult`.
+      rho: the distance, in the Euclidean norm over all parameters; 0 takes the gradient where they are.
       params: the parameters.
 
     Returns:
-      The gradient and the outcome at the parameters themselves.
+      The gradient, and the result at the parameters themselves.
 
     Reference:
       Foret et al., `Sharpness-Aware Minimization <https://arxiv.org/abs/2010.01412>`_, 2021.
     """
-    grads, outcome = compute(params)
+    grads, result = compute(params)
     if rho == 0:
-        return grads, outcome
+        return grads, result
     scale = rho / (gradient_norm(grads) + 1e-12)
     uphill = jax.tree.map(lambda param, grad: param + scale * grad, params, grads)
-    return compute(uphill)[0], outcome
+    return compute(uphill)[0], result

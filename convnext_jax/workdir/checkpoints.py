@@ -1,9 +1,11 @@
 """Checkpoints: written in the background, whole or not at all, the latest and the best kept.
 
-A checkpoint holds the items ``params``, ``opt_state`` and, where there are any, ``ema`` and BatchNorm's ``statistics``,
-so that an evaluation reads the model alone and needs to know nothing of the optimiser.
+A checkpoint holds named items, each a tree of arrays: ``params``, ``opt_state`` and, if there are any, ``batch_stats``,
+``ema`` and ``ema_batch_stats``. So an evaluation reads the model alone, and needs to know nothing of the optimizer.
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,58 +15,105 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
-from convnext_jax.train.state import TrainState
+from convnext_jax.tasks.interface import Task
+from convnext_jax.workdir.metrics_log import figure_name
 
-_ITEMS = ("params", "opt_state", "statistics", "ema")
-BEST_METRICS = ("validation/top1", "test/top1")  # of these a run has one, by the split that it evaluates
+ITEMS = ("params", "opt_state", "batch_stats", "ema", "ema_batch_stats")
+_FORMER_NAMES = {"batch_stats": "statistics"}  # as version 0.1 called them
+_SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
+
+
+@dataclasses.dataclass(frozen=True)
+class BestMetric:
+    """The figure that says which checkpoint is the best.
+
+    Attributes:
+      name: of the figure without its split, such as ``top1``, or ``ema/top1`` for the moving average's.
+      higher_is_better: whether it is.
+    """
+
+    name: str
+    higher_is_better: bool
+
+    def score(self, figures: Mapping[str, float]) -> float:
+        """Returns a number that is higher the better the figures are, minus infinity if they lack the metric."""
+        for split in _SPLITS:
+            if (value := figures.get(figure_name(split, self.name))) is not None:
+                return value if self.higher_is_better else -value
+        return -math.inf
+
+
+def best_metric(experiment: Experiment, task: Task) -> BestMetric:
+    """Returns the figure that an experiment's checkpoints are chosen by.
+
+    Raises:
+      UserError: the configuration names one that the task does not have, or that of a moving average that is not kept.
+    """
+    name = experiment.run.best_metric
+    keeps_ema = experiment.optim.ema_decay > 0
+    if name == "auto":
+        name = f"ema/{next(iter(task.metrics))}" if keeps_ema else next(iter(task.metrics))
+    average, _, metric = name.rpartition("/")
+    if metric not in task.metrics or average not in ("", "ema"):
+        allowed = ", ".join(("auto", *task.metrics, *(f"ema/{each}" for each in task.metrics)))
+        raise UserError(f"config.run.best_metric={name!r}: unknown; allowed: {allowed}")
+    if average and not keeps_ema:
+        raise UserError(f"config.run.best_metric={name!r} needs a moving average; set config.optim.ema_decay")
+    return BestMetric(name, task.metrics[metric])
 
 
 class Checkpoints:
     """The checkpoints of a workdir.
 
     Args:
-      directory: where they lie; made where it does not exist.
+      directory: where they are; created if it does not exist.
       keep_latest: how many of the latest are kept.
-      keep_best: how many with the highest ``validation/top1``, or ``test/top1``, are kept besides.
+      keep_best: how many of the best are kept besides.
+      best: the figure that says which are the best.
       read_only: whether nothing may be written or deleted.
     """
 
-    def __init__(self, directory: Path, *, keep_latest: int = 1, keep_best: int = 0, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_latest: int = 1,
+        keep_best: int = 0,
+        best: BestMetric = BestMetric("top1", True),
+        read_only: bool = False,
+    ) -> None:
+        self._best = best
         policy = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(keep_latest),
-                policies.BestN(
-                    get_metric_fn=_best_metric,
-                    n=keep_best,
-                    keep_checkpoints_without_metrics=False,
-                ),
+                policies.BestN(get_metric_fn=best.score, n=keep_best, keep_checkpoints_without_metrics=False),
             ]
         )
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            item_names=_ITEMS,
+            item_names=(*ITEMS, *_FORMER_NAMES.values()),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
-                # Orbax writes figures only where this is given; what is kept, the policy alone decides.
-                best_fn=_best_metric,
+                # Orbax writes figures only if this is given. The policy alone decides what is kept.
+                best_fn=best.score,
                 read_only=read_only,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
             ),
         )
 
-    def save(self, state: TrainState, step: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Starts to save a state and returns once the state may be donated; a step that is there is left alone.
+    def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+        """Starts to save items and returns once their arrays may be donated. A step that is there is left alone.
 
         Args:
-          state: the state after ``step`` steps.
-          step: the same number as ``state.step``, which a look at would wait for the device.
-          metrics: figures of this state; without them it cannot become the best.
+          step: how many steps are done.
+          items: trees of arrays by name, of `ITEMS`.
+          metrics: figures of this state. Without them it cannot become the best.
         """
         if step in self._manager.all_steps():
             return
-        items = {name: getattr(state, name) for name in _ITEMS}
         # Orbax writes no empty tree.
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items() if jax.tree.leaves(item)}
         self._manager.save(
@@ -72,27 +121,27 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints, in order."""
+        """Returns the steps of all checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
     def latest_step(self) -> int | None:
-        """The step of the latest checkpoint, None where there is none."""
+        """Returns the step of the latest checkpoint, None if there is no checkpoint."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """The step of the highest accuracy, the earliest of equals, None where no checkpoint has one."""
-        scored = {step: _best_metric(figures) for step in self.steps() if (figures := self.metrics(step))}
+        """Returns the step with the best figure, the earliest of equals, None if no checkpoint has figures."""
+        scored = {step: self._best.score(figures) for step in self.steps() if (figures := self.metrics(step))}
         return max(scored, key=lambda step: scored[step], default=None)
 
     def metrics(self, step: int) -> dict[str, float]:
-        """The figures that a checkpoint was saved with, none for one that was saved in between."""
+        """Returns the figures that a checkpoint was saved with, none for one that was saved in between."""
         return self._manager.metrics(step) or {}
 
     def select(self, which: str) -> int:
-        """The step that ``best``, ``latest`` or a number means.
+        """Returns the step that ``best``, ``latest`` or a number means.
 
         Raises:
-          UserError: there is no such checkpoint; the message lists those that there are.
+          UserError: there is no such checkpoint. The message lists those that there are.
         """
         steps = self.steps()
         if which in ("best", "latest"):
@@ -106,24 +155,20 @@ class Checkpoints:
             raise UserError(f"{self._manager.directory}: no checkpoint {which!r}; {there}; or say best or latest")
         return step
 
-    def restore_state(self, step: int, like: TrainState) -> TrainState:
-        """The state of a checkpoint, with the shapes, dtypes and shardings of the arrays of ``like``."""
-        items = {name: getattr(like, name) for name in _ITEMS}
-        return TrainState(like.step + step, **self._restore(step, items))
+    def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns items of a checkpoint.
 
-    def restore_model(self, step: int, params: Any, statistics: Any, weights: str = "raw") -> tuple[Any, Any]:
-        """The parameters, or with ``weights="ema"`` their moving average, and the running statistics alone.
-
-        They have the shapes, dtypes and shardings of those given.
+        Args:
+          step: that of the checkpoint.
+          like: by name, trees of shapes, dtypes and shardings. Empty items are returned as they are.
         """
-        item = {"raw": "params", "ema": "ema"}[weights]
-        restored = self._restore(step, {item: params, "statistics": statistics})
-        return restored[item], restored["statistics"]
-
-    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
-        arguments = {name: ocp.args.StandardRestore(item) for name, item in items.items() if jax.tree.leaves(item)}
+        folder = self._manager.directory / str(step)
+        names = {name: name if (folder / name).exists() else _FORMER_NAMES.get(name, name) for name in like}
+        arguments = {
+            names[name]: ocp.args.StandardRestore(item) for name, item in like.items() if jax.tree.leaves(item)
+        }
         restored: Any = self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        return {name: restored[name] if name in arguments else item for name, item in items.items()}
+        return {name: restored[names[name]] if names[name] in arguments else item for name, item in like.items()}
 
     def wait(self) -> None:
         """Returns when all that was saved is safe on the disk; raises what went wrong in the background."""
@@ -135,9 +180,5 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Waits for what is being written and releases the threads.
+        # Waits for what is being written, and releases the threads.
         self._manager.close()
-
-
-def _best_metric(metrics: Mapping[str, float]) -> float:
-    return next(metrics[name] for name in BEST_METRICS if name in metrics)

@@ -4,25 +4,24 @@
 ``python -m convnext_jax.tools.benchmark --config configs/cifar100.py --max_batch``
 
 The parts are ``forward``, inference on one batch; ``step``, the training step on one batch without augmentation; and
-``pipeline``, the program of ``train.py`` on the real data. Their calls take turns, and each part is given by the median
-and the quartiles. FLOPs are those that the model's convolutions and matrix products need, two for a multiply-add and
+``pipeline``, the program of ``train.py`` on the real data. Their calls take turns, and the median and the quartiles of
+each part are given. FLOPs are those that the model's convolutions and matrix products need, two for a multiply-add and
 three times the forward pass for a training step, however XLA computes them and whatever remat computes again. MFU is
 their rate over that of the fastest square matrix product measured on the same devices in the same dtype.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convnext_jax.tools import command_line
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent, known_extent
 from convnext_jax.errors import UserError, nearest
+from convnext_jax.tools import command_line
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    from convnext_jax.sharding import Sharding
 
 PARTS = ("forward", "step", "pipeline")
 BACKENDS = ("cpu", "cuda", "rocm", "tpu")
@@ -53,27 +52,28 @@ def main() -> None:
     _check_numbers(arguments)
     extent = None if "pipeline" in parts else _extent_before_data(experiment, arguments)
     if arguments.max_batch:
-        # The memory is planned before LLVM begins, which takes most of the time on a CPU, and no result is run.
+        # The memory is planned before LLVM begins, which takes most of the time on a CPU, and no program is run.
         quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
-    mesh = _start(arguments.backend)
+    sharding = _start(arguments.backend)
 
-    from convnext_jax.run.environment import describe_environment  # seconds to import; a mistake was answered without it
+    # These take seconds to import; a mistake above was answered without them.
+    from convnext_jax.files import write_json
+    from convnext_jax.run.environment import describe_environment
     from convnext_jax.tools.benchmark.batch import batch_table, largest_batches
     from convnext_jax.tools.benchmark.throughput import throughput, throughput_table
 
     if extent is not None and arguments.max_batch:
-        result = largest_batches(experiment, extent, mesh)
+        result = largest_batches(experiment, extent, sharding)
         table = batch_table(result)
     else:
         steps = arguments.steps or experiment.run.steps_per_dispatch
-        result = throughput(experiment, extent, mesh, parts, steps=steps, repeats=arguments.repeats)
+        result = throughput(experiment, extent, sharding, parts, steps=steps, repeats=arguments.repeats)
         table = throughput_table(result)
     print(table)
     if arguments.output is not None:
         settings = {"config": arguments.config, "settings": experiment.to_dict()}
-        text = json.dumps(settings | result | {"environment": describe_environment()}, indent=1)
-        arguments.output.write_text(text + "\n")
+        write_json(arguments.output, settings | result | {"environment": describe_environment()})
         print(f"written to {arguments.output}")
 
 
@@ -98,7 +98,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 
 
 def _extent_before_data(experiment: Experiment, arguments: argparse.Namespace) -> Extent:
-    """What is known of the data set without it, and of another what the flags say."""
+    """Returns what is known of the data set without loading it, and what the flags say of others."""
     name, size, classes = experiment.data.name, arguments.image_size, arguments.num_classes
     known = known_extent(experiment.data)
     if known is None:
@@ -108,25 +108,25 @@ def _extent_before_data(experiment: Experiment, arguments: argparse.Namespace) -
                 f"the images and classes of {name} are not known before its data are there; give --image_size and"
                 " --num_classes"
             )
-        return Extent(size, size, classes)
+        return Extent(size, size, classes, channels=experiment.data.channels or 3)
     if classes not in (None, known.num_classes):
         raise UserError(f"--num_classes {classes}: {name} has {known.num_classes} classes; leave it out")
     return known
 
 
-def _start(backend: str | None) -> "Mesh":
-    """The devices as a training of the experiment has them."""
+def _start(backend: str | None) -> "Sharding":
+    """Returns the devices as a training of the experiment has them."""
     import jax
 
-    from convnext_jax.sharding import make_mesh
+    from convnext_jax.sharding import Sharding, make_mesh
 
-    # The time of a compilation is wanted, not that of finding one.
+    # The time of a compilation is wanted, not that of finding a program in the cache.
     jax.config.update("jax_enable_compilation_cache", False)
     if backend is not None:
         jax.config.update("jax_platforms", backend)
     try:
-        return make_mesh()
-    except (RuntimeError, AssertionError) as error:  # the latter where JAX sees that there is no NVIDIA GPU
+        return Sharding(make_mesh())
+    except (RuntimeError, AssertionError) as error:  # AssertionError: JAX sees no NVIDIA GPU
         if backend is None:
             raise
         reason = str(error).partition(" (set ")[0] or "there is none"

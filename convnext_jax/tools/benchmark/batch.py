@@ -6,40 +6,39 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
+import numpy as np
 
+from convnext_jax.batches.resident import ResidentSource, abstract_split
 from convnext_jax.config import Experiment
+from convnext_jax.data.dataset import Split
 from convnext_jax.data.registry import Extent
-from convnext_jax.batches.resident import ResidentSplit
-from convnext_jax.sharding import abstract, compute_dtype, replicated
 from convnext_jax.errors import UserError
+from convnext_jax.precision import precision_of
 from convnext_jax.report.tables import plain_table
+from convnext_jax.sharding import Sharding
 from convnext_jax.tools.benchmark.memory import device_text, memory_limit, program_bytes, size_text
 from convnext_jax.tools.benchmark.programs import plan_noise, seen_extent
 from convnext_jax.tools.benchmark.timing import say
 from convnext_jax.train.step import lower_train_steps
 
-# Batches beyond this are not looked for, where the number of examples sets no limit.
+# Batches beyond this are not looked for if the number of examples sets no limit.
 MOST = 2**20
 
 
-def largest_batches(experiment: Experiment, extent: Extent, mesh: Mesh) -> dict[str, Any]:
-    """The largest batch of a training, without remat and with it, as far as XLA's plan of its memory goes.
+def largest_batches(experiment: Experiment, extent: Extent, sharding: Sharding) -> dict[str, Any]:
+    """Returns the largest batch of a training, without remat and with it, according to XLA's plan of its memory.
 
     Raises:
       UserError: the memory of the devices is not known, or a batch cannot be split over them.
     """
-    limit = memory_limit(mesh)
+    limit = memory_limit(sharding)
     if limit is None:
         raise UserError(f"--max_batch: JAX does not tell how much memory {device_text()} has")
-    unit, found = batch_unit(experiment, mesh), {}
+    unit, found = batch_unit(experiment, sharding), {}
     first = max(unit, experiment.run.batch_size - experiment.run.batch_size % unit)
     for remat in (False, True):
-        if remat and experiment.model.norm == "batch":
-            continue
         needed = training_bytes(
-            dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, remat=remat)), extent, mesh
+            dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, remat=remat)), extent, sharding
         )
         say(f"compiling with remat={remat}")
         best = largest_batch(needed, limit, first=first, unit=unit, most=extent.train_examples or MOST)
@@ -53,14 +52,14 @@ def largest_batches(experiment: Experiment, extent: Extent, mesh: Mesh) -> dict[
         "image_size": list(dataclasses.astuple(seen_extent(experiment, extent))[:2]),
         "num_classes": extent.num_classes,
         "train_examples": extent.train_examples,
-        "dtype": compute_dtype(experiment.model.dtype),
+        "dtype": precision_of(experiment.model.dtype).compute,
         "limit_bytes_per_device": limit,
         "remat": found,
     }
 
 
 def batch_table(result: dict[str, Any]) -> str:
-    """The figures of :func:`largest_batches` for the terminal."""
+    """Returns the figures of :func:`largest_batches` for the terminal."""
     rows = [("remat", "largest batch", "memory a device")]
     for remat, found in result["remat"].items():
         rows.append((remat, f"{found['batch_size']:,}", size_text(found["bytes_per_device"])))
@@ -79,8 +78,8 @@ class LargestBatch:
     """The largest batch that was found to fit.
 
     Attributes:
-      batch_size: images, over all devices together; 0 where the smallest does not fit.
-      bytes_by_batch: what each batch that was tried needs on a device; None where the compiler itself gave up.
+      batch_size: images, over all devices together; 0 if the smallest does not fit.
+      bytes_by_batch: what each batch that was tried needs on a device; None if the compiler itself gave up.
     """
 
     batch_size: int
@@ -88,13 +87,13 @@ class LargestBatch:
 
 
 def largest_batch(needed: Callable[[int], int | None], limit: int, *, first: int, unit: int, most: int) -> LargestBatch:
-    """The largest batch, to a sixteenth, whose memory is within a limit.
+    """Returns the largest batch, to a sixteenth, whose memory is within a limit.
 
-    Memory grows with the batch along almost a straight line, so that the line through two batches says where to look
-    next: some five compilations instead of a dozen.
+    Memory grows with the batch along almost a straight line. So the line through two batches says where to look next:
+    some five compilations instead of a dozen.
 
     Args:
-      needed: bytes that a batch needs, None for too many to tell.
+      needed: bytes that a batch needs, None if the compiler gives up.
       limit: bytes that there are.
       first: the batch to begin with, a multiple of the unit.
       unit: what a batch must be a multiple of.
@@ -114,7 +113,7 @@ def largest_batch(needed: Callable[[int], int | None], limit: int, *, first: int
 
 
 def _next_batch(found: dict[int, int | None], limit: int, fits: int, fails: int, unit: int) -> int:
-    """Where to look between what fits and what does not; 0 where they are close enough together."""
+    """Returns where to look between what fits and what does not; 0 if they are close enough together."""
     grain = unit * max(1, 2 ** int(math.log2(max(fits, unit) / unit)) // 16)
     if fails - fits <= grain:
         return 0
@@ -125,45 +124,44 @@ def _next_batch(found: dict[int, int | None], limit: int, fits: int, fails: int,
         if slope := (used - other_used) / (batch - other):
             guess = int(batch + (limit - used) / slope)
     if guess >= fails:
-        # The line ends where memory does, or the batches that are of interest.
+        # Beyond what fails, or beyond the batches that are of interest.
         guess = (fits + fails) // 2 if fails in found else fails - unit
     return max(guess - guess % grain, fits + grain)
 
 
-def batch_unit(experiment: Experiment, mesh: Mesh) -> int:
-    """What a batch must be a multiple of: split over the devices in each accumulated part, and in pairs to be mixed."""
-    unit = mesh.size * experiment.optim.accumulation
+def batch_unit(experiment: Experiment, sharding: Sharding) -> int:
+    """Returns what divides a batch: each accumulated part is split over the devices, in pairs if mixed."""
+    unit = sharding.num_devices * experiment.optim.accumulation
     return 2 * unit if experiment.augment.mixes and unit % 2 else unit
 
 
-def training_bytes(experiment: Experiment, extent: Extent, mesh: Mesh) -> Callable[[int], int | None]:
-    """The bytes that an experiment's training needs on each device, as a function of the batch; nothing is run.
+def training_bytes(experiment: Experiment, extent: Extent, sharding: Sharding) -> Callable[[int], int | None]:
+    """Returns the bytes that an experiment's training needs on each device, as a function of the batch.
 
-    The program is the one that ``train.py`` runs, with the training split beside it. The split that is evaluated, and
-    the evaluation, are not in it.
+    Nothing is run. The program is the one that ``train.py`` runs, with the training split beside it. The split that is
+    evaluated, and the evaluation, are not in it.
 
     Args:
-      experiment: the settings, of which the batch is not looked at.
-      extent: the data set's; without the number of its examples one batch stands for them.
-      mesh: the devices.
+      experiment: the settings, except for the batch.
+      extent: the data set's. If the number of its examples is not known, one batch stands for them.
+      sharding: the devices.
 
     Returns:
-      A function from a batch to bytes, or None where the compiler already gave up.
+      A function from a batch to bytes, or None if the compiler already gave up.
     """
-    smallest = dataclasses.replace(experiment.run, batch_size=batch_unit(experiment, mesh))
-    run, state = plan_noise(dataclasses.replace(experiment, run=smallest), seen_extent(experiment, extent), mesh)
-    program = dataclasses.replace(
-        run.program, augment=experiment.augment, image_size=max(experiment.run.image_sizes, default=None)
-    )
+    smallest = dataclasses.replace(experiment.run, batch_size=batch_unit(experiment, sharding))
+    smallest = dataclasses.replace(experiment, run=smallest)
+    plan, _ = plan_noise(smallest, extent, sharding, augmented=True)
+    spec = dataclasses.replace(plan.spec, image_size=max(experiment.run.image_sizes, default=None))
 
     def needed(batch_size: int) -> int | None:
-        examples = extent.train_examples or batch_size
-        shape = (examples, extent.height, extent.width, 3)
-        data = jax.eval_shape(lambda: ResidentSplit(jnp.zeros(shape, jnp.uint8), jnp.zeros(examples, jnp.int32)))
-        data = abstract(data, replicated(mesh))
-        one = dataclasses.replace(program, batch_size=batch_size)
+        shape = (extent.train_examples or batch_size, extent.height, extent.width, extent.channels)
+        # Arrays of no memory, for their shapes.
+        images, labels = np.broadcast_to(np.uint8(0), shape), np.broadcast_to(np.int32(0), shape[:1])
+        split = abstract_split(Split(images, labels), sharding)
+        source = ResidentSource(split, seed=0, batch_size=batch_size, sharding=sharding)
         try:
-            used = program_bytes(lower_train_steps(one, state, data, 1).compile())
+            used = program_bytes(lower_train_steps(dataclasses.replace(spec, source=source), plan.state, 1).compile())
         except jax.errors.JaxRuntimeError as error:
             # TPU's compiler refuses what does not fit.
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -1,16 +1,17 @@
-"""The memory that a compiled program needs, and that there is."""
+"""The memory that a compiled program needs, and the memory that there is."""
 
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+
+from convnext_jax.sharding import Sharding
 
 
 def program_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """Bytes that a program needs on each device while it runs, by XLA's own plan; None where XLA tells none.
+    """Returns the bytes that a program needs on each device while it runs, by XLA's own plan; None if XLA has none.
 
-    Its arguments, results and intermediate values together, those that share their place counted once.
+    These are its arguments, results and intermediate values together; those that share memory count once.
     """
     stats: Any = compiled.memory_analysis()
     if stats is None:
@@ -21,26 +22,27 @@ def program_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """The most bytes that this process has had in use on one device; None where the backend does not count them."""
+    """Returns the most bytes that this process has used on one device; None if the platform does not count them."""
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
     return max((peak for peak in peaks if peak is not None), default=None)
 
 
-def memory_limit(mesh: Mesh) -> int | None:
-    """Bytes that a program may use on each device: what JAX takes of an accelerator, or a share of a CPU's free memory.
+def memory_limit(sharding: Sharding) -> int | None:
+    """Returns the bytes that a program may use on each device; None if that is not known.
 
-    None where neither is known.
+    It is what JAX takes of an accelerator, or a share of a CPU's free memory.
     """
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in mesh.local_devices]
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in sharding.mesh.local_devices]
     known = [limit for limit in limits if limit is not None]
     if known:
         return min(known)
-    free = free_memory() if mesh.local_devices[0].platform == "cpu" else None
-    return None if free is None else free // len(mesh.local_devices)
+    devices = sharding.mesh.local_devices
+    free = free_memory() if devices[0].platform == "cpu" else None
+    return None if free is None else free // len(devices)
 
 
 def free_memory() -> int | None:
-    """Bytes of this machine's memory that a new program can have, a container's limit included; None if not Linux."""
+    """Returns the bytes that a new program can have on this machine, within a container's limit; None if not Linux."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -55,7 +57,7 @@ def free_memory() -> int | None:
 
 
 def size_text(size: int | None) -> str:
-    """Bytes in the unit that suits them.
+    """Returns bytes in a unit that suits them.
 
     >>> size_text(3 * 2**29)
     '1.50 GiB'
@@ -66,5 +68,5 @@ def size_text(size: int | None) -> str:
 
 
 def device_text() -> str:
-    """The devices in words, such as ``2 x cpu``."""
+    """Returns the devices in words, such as ``2 x cpu``."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -9,18 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
+from convnext_jax.batches.preprocess import normalize
+from convnext_jax.batches.source import Batch
 from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
-from convnext_jax.batches.resident import Batch, EpochOrders, normalize
-from convnext_jax.sharding import batch_sharded, replicated
-from convnext_jax.models import merge_model
 from convnext_jax.models.costs import count_macs
-from convnext_jax.run.prepare import Run, check_against_data, plan, prepare
+from convnext_jax.models.parameters import merge_model
+from convnext_jax.run.prepare import RunPlan, check_against_data, initial_state, make_plan, put_data
+from convnext_jax.sharding import Sharding
 from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import Program, StepMetrics, lower_train_steps, train_step
+from convnext_jax.train.step import Metrics, StepSpec, lower_train_steps, train_step
 
 
 @dataclasses.dataclass
@@ -32,7 +32,7 @@ class Part:
       compiled: the program.
       compile_seconds: what tracing and compiling it took.
       call: takes the steps once and returns when the devices are done.
-      state: of the steps: the training state so far; None of inference.
+      state: the training state so far; None for inference.
     """
 
     name: str
@@ -42,136 +42,140 @@ class Part:
     state: TrainState | None = None
 
 
-def forward_part(experiment: Experiment, extent: Extent, mesh: Mesh, num_steps: int) -> Part:
+def forward_part(experiment: Experiment, extent: Extent, sharding: Sharding, num_steps: int) -> Part:
     """Inference as an evaluation does it, from uint8 images to logits, on one batch again and again."""
-    run, state = prepare_noise(experiment, extent, mesh)
-    program, params, statistics = run.program, state.params, state.statistics
-    images = constant_batch(run).images
+    plan, dataset = plan_noise(experiment, extent, sharding)
+    state, images = initial_state(plan), constant_batch(dataset, sharding).images
+    params, batch_stats = state.params, state.batch_stats
 
-    def forward(params: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        inputs = normalize(images, program.mean, program.std)
-        return merge_model(program.definition, params, statistics)(inputs)
+    def forward(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
+        return merge_model(plan.model.definition, params, batch_stats)(normalize(images, plan.record.normalization))
 
-    compiled, seconds = _timed(lambda: jax.jit(forward).lower(params, statistics, images).compile())
+    compiled, seconds = _timed(lambda: jax.jit(forward).lower(params, batch_stats, images).compile())
 
     def call() -> None:
-        # Calls of their own: out of a loop XLA would take what is the same each time.
+        # Calls of their own. XLA would move what is the same each time out of a loop.
         for _ in range(num_steps):
-            logits = compiled(params, statistics, images)
+            logits = compiled(params, batch_stats, images)
         jax.block_until_ready(logits)
 
     return Part("forward", compiled, seconds, call)
 
 
-def step_part(experiment: Experiment, extent: Extent, mesh: Mesh, num_steps: int) -> Part:
+def step_part(experiment: Experiment, extent: Extent, sharding: Sharding, num_steps: int) -> Part:
     """The experiment's training step on one batch again and again, without augmentation."""
-    run, state = prepare_noise(experiment, extent, mesh)
-    batch, seed = constant_batch(run), _seed(experiment, mesh)
+    plan, dataset = plan_noise(experiment, extent, sharding)
+    state, batch = initial_state(plan), constant_batch(dataset, sharding)
+    seed = _seed(experiment, sharding)
     return _training(
         "step",
-        lambda: compile_constant_steps(run.program, state, batch, seed, num_steps),
+        lambda: compile_constant_steps(plan.spec, state, batch, seed, num_steps),
         state,
         itertools.repeat((batch, seed)),
     )
 
 
 def compile_constant_steps(
-    program: Program, state: TrainState, batch: Batch, seed: jax.Array, num_steps: int
+    spec: StepSpec, state: TrainState, batch: Batch, seed: jax.Array, num_steps: int
 ) -> jax.stages.Compiled:
-    """Compiles so many training steps on one batch in one call, for ``(state, batch, seed)``; the state is donated."""
+    """Compiles some training steps on one batch in one call, for ``(state, batch, seed)``; the state is donated."""
 
-    def steps(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, StepMetrics]:
-        return jax.lax.scan(lambda state, _: train_step(program, state, batch, seed), state, length=num_steps)
+    def steps(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, _: train_step(spec, state, batch, seed), state, length=num_steps)
 
-    jitted = jax.jit(steps, donate_argnums=0, out_shardings=replicated(program.mesh))
-    return jitted.lower(state, batch, seed).compile()
+    shardings = (spec.sharding.state, spec.sharding.replicated)
+    return jax.jit(steps, donate_argnums=0, out_shardings=shardings).lower(state, batch, seed).compile()
 
 
-def pipeline_part(experiment: Experiment, dataset: Dataset, mesh: Mesh, num_steps: int, image_size: int | None) -> Part:
+def pipeline_part(
+    experiment: Experiment, dataset: Dataset, sharding: Sharding, num_steps: int, image_size: int | None
+) -> Part:
     """The very program that ``train.py`` compiles, on the real data.
 
     Args:
       experiment: the settings.
       dataset: the data, on the host.
-      mesh: the devices.
-      num_steps: steps a call; divides the steps of an epoch.
-      image_size: side in pixels that the images are scaled to inside the step; their own if None.
+      sharding: how arrays lie on the devices.
+      num_steps: steps of a call; divides the steps of an epoch.
+      image_size: side in pixels that the images are scaled to inside the step; None keeps their own.
     """
-    check_against_data(experiment, dataset, mesh)
-    run, state = prepare(experiment, dataset, mesh)
-    program = dataclasses.replace(run.program, image_size=image_size)
-    seed = _seed(experiment, mesh)
-    orders = EpochOrders(experiment.run.seed, run.train.num_examples, replicated(mesh))
-    epochs = (first_step // run.steps_per_epoch for first_step in itertools.count(step=num_steps))
+    check_against_data(experiment, dataset, sharding)
+    plan = make_plan(experiment, dataset, sharding)
+    spec = dataclasses.replace(plan.spec, image_size=image_size)
+    state, (source, _), seed = initial_state(plan), put_data(plan, dataset), _seed(experiment, sharding)
+    count = jax.device_put(jnp.int32(num_steps), sharding.replicated)
+    first_steps = itertools.count(step=num_steps)
     return _training(
         "pipeline",
-        lambda: lower_train_steps(program, state, run.train, num_steps).compile(),
+        lambda: lower_train_steps(spec, plan.state, num_steps).compile(),
         state,
-        ((run.train, orders.order(epoch), seed) for epoch in epochs),
+        ((source.feed(step, num_steps, num_steps), count, seed) for step in first_steps),
     )
 
 
-def prepare_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[Run, TrainState]:
-    """An experiment without its data and augmentation, ready for the devices: one batch of noise is all it has.
+def plan_noise(
+    experiment: Experiment, extent: Extent, sharding: Sharding, *, augmented: bool = False
+) -> tuple[RunPlan, Dataset]:
+    """Returns an experiment without its data, as shapes, and one batch of noise.
+
+    Args:
+      experiment: the settings.
+      extent: of the images.
+      sharding: the devices.
+      augmented: whether images are augmented and scaled, as the experiment says.
 
     Raises:
       UserError: the batch cannot be split over the devices, or the images are too small for the model.
     """
-    return prepare(*_with_noise(experiment, extent, mesh), mesh)
-
-
-def plan_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[Run, TrainState]:
-    """What `prepare_noise` gives, and raises, with shapes and shardings in place of arrays."""
-    return plan(*_with_noise(experiment, extent, mesh), mesh)
-
-
-def _with_noise(experiment: Experiment, extent: Extent, mesh: Mesh) -> tuple[Experiment, Dataset]:
     rng = np.random.default_rng(0)
-    batch_size = experiment.run.batch_size
-    images = rng.integers(0, 256, (batch_size, extent.height, extent.width, 3), np.uint8)
+    batch_size, channels = experiment.run.batch_size, extent.channels
+    images = rng.integers(0, 256, (batch_size, extent.height, extent.width, channels), np.uint8)
     split = Split(images, np.arange(batch_size, dtype=np.int32) % extent.num_classes)
     names = tuple(map(str, range(extent.num_classes)))
-    dataset = Dataset("noise", split, split, names, np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
-    bare = dataclasses.replace(
-        experiment,
-        augment=AugmentConfig(crop_padding=0, flip="none"),
-        run=dataclasses.replace(experiment.run, image_sizes=()),
-    )
-    check_against_data(bare, dataset, mesh)
-    return bare, dataset
+    mean, std = np.full(channels, 0.5, np.float32), np.full(channels, 0.25, np.float32)
+    dataset = Dataset("noise", split, split, names, mean, std)
+    if not augmented:
+        experiment = dataclasses.replace(
+            experiment,
+            augment=AugmentConfig(crop_padding=0, flip="none"),
+            run=dataclasses.replace(experiment.run, image_sizes=()),
+        )
+    check_against_data(experiment, dataset, sharding)
+    return make_plan(experiment, dataset, sharding), dataset
 
 
 def seen_extent(experiment: Experiment, extent: Extent) -> Extent:
-    """The images as the model sees them: scaled to the largest of ``config.run.image_sizes``, where there are any."""
+    """Returns the extent of the images as the model sees them: scaled to the largest of ``config.run.image_sizes``."""
     size = max(experiment.run.image_sizes, default=None)
     return extent if size is None else dataclasses.replace(extent, height=size, width=size)
 
 
-def constant_batch(run: Run) -> Batch:
-    """The first examples of a run's data, split over the devices."""
-    mesh = run.program.mesh
-    indices = jnp.arange(run.program.batch_size, dtype=jnp.int32)
-    images, labels, indices = jax.device_put((*run.train.take(indices), indices), batch_sharded(mesh))
-    return Batch(images, labels, indices, jax.device_put(jnp.int32(0), replicated(mesh)))
+def constant_batch(dataset: Dataset, sharding: Sharding) -> Batch:
+    """Returns a data set of one batch as that batch, split over the devices."""
+    indices = np.arange(len(dataset.train), dtype=np.int32)
+    batch = (dataset.train.images, dataset.train.labels, indices)
+    images, labels, indices = jax.device_put(batch, sharding.batch)
+    return Batch(images, labels, indices, jax.device_put(jnp.int32(0), sharding.replicated))
 
 
-def model_macs(program: Program, params: Any, statistics: Any, height: int, width: int) -> int:
-    """Multiply-adds of the model for one image, as `count_macs` counts them."""
+def model_macs(plan: RunPlan, extent: Extent) -> int:
+    """Returns the multiply-adds of the model for one image, as `count_macs` counts them."""
 
-    def forward(params: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        return merge_model(program.definition, params, statistics)(images)
+    def forward(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
+        return merge_model(plan.model.definition, params, batch_stats)(images)
 
-    return count_macs(forward, params, statistics, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
+    image = jax.ShapeDtypeStruct((1, extent.height, extent.width, extent.channels), jnp.float32)
+    return count_macs(forward, plan.model.params, plan.model.batch_stats, image)
 
 
-def _seed(experiment: Experiment, mesh: Mesh) -> jax.Array:
-    return jax.device_put(jnp.uint32(experiment.run.seed), replicated(mesh))
+def _seed(experiment: Experiment, sharding: Sharding) -> jax.Array:
+    return jax.device_put(jnp.uint32(experiment.run.seed), sharding.replicated)
 
 
 def _training(
     name: str, compile_steps: Callable[[], jax.stages.Compiled], state: TrainState, inputs: Iterator[tuple[Any, ...]]
 ) -> Part:
-    """A part whose state goes from one call into the next, since each call takes the buffers of the one it is given.
+    """Returns a part whose state goes from one call into the next, since each call takes the buffers that it is given.
 
     ``inputs`` gives what else each call takes.
     """

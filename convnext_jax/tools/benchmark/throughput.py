@@ -6,18 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from convnext_jax import data
+from convnext_jax.batches.order import call_length
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent
-from convnext_jax.sharding import compute_dtype
 from convnext_jax.errors import UserError
-from convnext_jax.models import count_parameters
-from convnext_jax.run.prepare import check_against_data, largest_divisor
-from convnext_jax.tools.benchmark.spread import Spread
+from convnext_jax.models.parameters import count_parameters
+from convnext_jax.precision import precision_of
 from convnext_jax.report.tables import plain_table
-from convnext_jax.tools.benchmark.flops import flops_per_image
+from convnext_jax.run.prepare import check_against_data
+from convnext_jax.sharding import Sharding
 from convnext_jax.tools.benchmark.memory import device_text, peak_bytes, program_bytes, size_text
 from convnext_jax.tools.benchmark.programs import (
     Part,
@@ -28,41 +27,46 @@ from convnext_jax.tools.benchmark.programs import (
     seen_extent,
     step_part,
 )
-from convnext_jax.tools.benchmark.timing import matmul_ceiling, matmul_sizes, say, time_calls
+from convnext_jax.tools.benchmark.timing import Spread, flops_per_image, matmul_ceiling, matmul_sizes, say, time_calls
 
 
 def throughput(
-    experiment: Experiment, extent: Extent | None, mesh: Mesh, names: Sequence[str], *, steps: int, repeats: int
+    experiment: Experiment,
+    extent: Extent | None,
+    sharding: Sharding,
+    names: Sequence[str],
+    *,
+    steps: int,
+    repeats: int,
 ) -> dict[str, Any]:
     """Compiles and times the parts.
 
     Args:
       experiment: the settings.
-      extent: the data set's, where none is to be loaded; the data are loaded where it is None.
-      mesh: the devices.
+      extent: the data set's, if none is to be loaded; None loads the data.
+      sharding: the devices.
       names: of the parts.
-      steps: most steps of a call; rounded down to a divisor of the steps of an epoch, as for a training.
+      steps: most steps of a call; fewer if an epoch is split more evenly so.
       repeats: timed calls of each part.
 
     Raises:
-      UserError: the data are not there, or they and the devices do not go with the settings.
+      UserError: the data are not there, or they and the devices do not suit the settings.
     """
     dataset = _load(experiment) if extent is None else None
     if dataset is not None:
-        check_against_data(experiment, dataset, mesh)
-        examples, height, width = dataset.train.images.shape[:3]
-        extent = Extent(height, width, len(dataset.class_names), examples)
+        check_against_data(experiment, dataset, sharding)
+        examples, height, width, channels = dataset.train.images.shape
+        extent = Extent(height, width, len(dataset.class_names), examples, channels)
     assert extent is not None
-    batch_size, dtype = experiment.run.batch_size, compute_dtype(experiment.model.dtype)
+    batch_size, dtype = experiment.run.batch_size, precision_of(experiment.model.dtype).compute
     if extent.train_examples and extent.train_examples >= batch_size:
-        steps = largest_divisor(extent.train_examples // batch_size, steps)
+        steps = call_length(0, extent.train_examples // batch_size, steps)
     seen = seen_extent(experiment, extent)
-    run, state = plan_noise(experiment, seen, mesh)
-    macs = model_macs(run.program, state.params, state.statistics, seen.height, seen.width)
-    parameters = count_parameters(state.params)
+    plan, _ = plan_noise(experiment, seen, sharding)
+    macs = model_macs(plan, seen)
 
     say("measuring matrix products")
-    products = matmul_ceiling(dtype, mesh, matmul_sizes(jax.default_backend()))
+    products = matmul_ceiling(dtype, sharding, matmul_sizes(jax.default_backend()))
     ceiling = max(products.values())
     parts: dict[str, Part] = {}
     for name in names:
@@ -70,9 +74,9 @@ def throughput(
         if name == "pipeline":
             assert dataset is not None
             size = max(experiment.run.image_sizes, default=None)
-            parts[name] = pipeline_part(experiment, dataset, mesh, steps, size)
+            parts[name] = pipeline_part(experiment, dataset, sharding, steps, size)
         else:
-            parts[name] = {"forward": forward_part, "step": step_part}[name](experiment, seen, mesh, steps)
+            parts[name] = {"forward": forward_part, "step": step_part}[name](experiment, seen, sharding, steps)
     seconds = time_calls({name: part.call for name, part in parts.items()}, repeats, _progress(repeats))
     return {
         "benchmark": "throughput",
@@ -81,7 +85,7 @@ def throughput(
         "batch_size": batch_size,
         "dtype": dtype,
         "steps_per_call": steps,
-        "parameters": parameters,
+        "parameters": count_parameters(plan.model.params),
         "macs_per_image": macs,
         "ceiling_gflops": ceiling / 1e9,
         "product_gflops_by_size": {str(size): rate / 1e9 for size, rate in products.items()},
@@ -120,7 +124,7 @@ def _figures(
 
 
 def _ratio(seconds: dict[str, list[float]]) -> dict[str, Any] | None:
-    """The throughput of the pipeline over that of the step, of calls that followed each other."""
+    """Returns the throughput of the pipeline over that of the step, for calls that followed each other."""
     if not {"step", "pipeline"} <= seconds.keys():
         return None
     ratios = [step / pipeline for step, pipeline in zip(seconds["step"], seconds["pipeline"], strict=True)]
@@ -128,7 +132,7 @@ def _ratio(seconds: dict[str, list[float]]) -> dict[str, Any] | None:
 
 
 def throughput_table(result: dict[str, Any]) -> str:
-    """The figures of :func:`throughput` for the terminal."""
+    """Returns the figures of :func:`throughput` for the terminal."""
     rows = [("part", "images/s", "quartiles", "ms a step", "GFLOP/s", "MFU", "memory", "compiled in")]
     for name, part in result["parts"].items():
         rate = part["images_per_second"]
@@ -161,7 +165,7 @@ def throughput_table(result: dict[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits or more."""
+    """Returns a number with three digits or more."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

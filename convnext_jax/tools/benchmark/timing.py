@@ -1,14 +1,66 @@
-"""Timing of calls, and the machine's ceiling: the fastest matrix product that it was seen to do."""
+"""Timing of calls, what counts as work, and the machine's ceiling: the fastest matrix product that was measured."""
 
+import dataclasses
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
-from convnext_jax.sharding import batch_sharded, replicated
+from convnext_jax.config import OptimConfig
+from convnext_jax.sharding import Sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Five numbers that summarize many.
+
+    Attributes:
+      median: half of them are below.
+      lower: the first quartile, a quarter of them are below.
+      upper: the third quartile.
+      least: the smallest.
+      most: the largest.
+    """
+
+    median: float
+    lower: float
+    upper: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Summarizes one value or more.
+
+        >>> Spread.of([1.0, 2.0, 3.0, 4.0, 10.0])
+        Spread(median=3.0, lower=2.0, upper=4.0, least=1.0, most=10.0)
+        """
+        if len(values) == 1:
+            return cls(*(values[0],) * 5)
+        lower, median, upper = statistics.quantiles(values, method="inclusive")
+        return cls(median, lower, upper, min(values), max(values))
+
+
+def flops_per_image(part: str, macs: int, optim: OptimConfig) -> int:
+    """Returns the floating-point operations that a part needs for one image.
+
+    Twice the multiply-adds forward. A gradient takes twice as many again, by the inputs and by the kernels: six times
+    the multiply-adds for a training step, and as many again for the second gradient of sharpness-aware minimization.
+    What remat computes again is not counted, nor is anything but the model's convolutions and matrix products.
+
+    >>> flops_per_image("step", 100, OptimConfig())
+    600
+
+    Args:
+      part: ``forward``, ``step`` or ``pipeline``.
+      macs: multiply-adds of the model for one image.
+      optim: of the experiment.
+    """
+    gradients = 2 if optim.sam_rho else 1
+    return 2 * macs if part == "forward" else 6 * macs * gradients
 
 
 def time_calls(
@@ -16,12 +68,12 @@ def time_calls(
     repeats: int,
     progress: Callable[[int, float], None] = lambda round, seconds: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each of some calls, which take turns, so that a machine that changes its pace does so for all.
+    """Returns the seconds of each of some calls, which take turns, so that a change of the machine's pace hits all.
 
     Args:
       calls: by name; each returns when its work is done.
       repeats: how often each is timed, after a first time that is not counted.
-      progress: told of each round's number, 0 that of the first, and its seconds.
+      progress: called with each round's number, 0 for the first, and its seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(repeats + 1):
@@ -37,35 +89,34 @@ def time_calls(
 
 
 def matmul_sizes(backend: str) -> tuple[int, ...]:
-    """Sides of the matrices with which a backend's ceiling is looked for: an accelerator wants large ones."""
+    """Returns the sides of the matrices that are tried for a platform's ceiling: an accelerator needs large ones."""
     return (512, 1024, 2048) if backend == "cpu" else (2048, 4096, 8192, 16384)
 
 
 def matmul_ceiling(
-    dtype: str, mesh: Mesh, sizes: Sequence[int], *, seconds: float = 0.5, repeats: int = 5
+    dtype: str, sharding: Sharding, sizes: Sequence[int], *, seconds: float = 0.5, repeats: int = 5
 ) -> dict[int, float]:
-    """Floating-point operations a second of the products of square matrices, over all devices together.
+    """Returns the floating-point operations a second of products of square matrices, over all devices together.
 
-    Each device multiplies matrices of its own, at JAX's default precision as the model does, the result again and
-    again in one call. Two operations count for a multiply-add.
+    Each device multiplies matrices of its own, at JAX's default precision as the model does, the result again and again
+    in one call. A multiply-add counts as two operations.
 
     Args:
       dtype: of the matrices.
-      mesh: the devices.
+      sharding: the devices.
       sizes: sides of the matrices.
       seconds: that a call should take, about.
       repeats: calls of each size, of which the fastest counts.
     """
-    rates = {}
+    rates, count = {}, sharding.num_devices
     for size in sizes:
-        # Of this deviation the kernel keeps the size of the numbers, however often it is applied.
+        # With this deviation the kernel keeps the size of the numbers, however often it is applied.
         kernel = (jax.random.normal(jax.random.key(0), (size, size)) / size**0.5).astype(dtype)
-        x = jax.random.normal(jax.random.key(1), (mesh.size * size, size)).astype(dtype)
-        x, kernel = jax.device_put(x, batch_sharded(mesh)), jax.device_put(kernel, replicated(mesh))
+        x = jax.random.normal(jax.random.key(1), (count * size, size)).astype(dtype)
+        x, kernel = jax.device_put(x, sharding.batch), jax.device_put(kernel, sharding.replicated)
         once = _fastest(x, kernel, products=1, repeats=2)
         products = max(1, round(seconds / once))
-        flops = 2 * mesh.size * size**3 * products
-        rates[size] = flops / _fastest(x, kernel, products=products, repeats=repeats)
+        rates[size] = 2 * count * size**3 * products / _fastest(x, kernel, products=products, repeats=repeats)
     return rates
 
 
@@ -81,5 +132,5 @@ def _fastest(x: jax.Array, kernel: jax.Array, *, products: int, repeats: int) ->
 
 
 def say(text: str) -> None:
-    """Tells on stderr what takes its time."""
+    """Prints on stderr what is being done."""
     print(text, file=sys.stderr, flush=True)

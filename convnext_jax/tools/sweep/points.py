@@ -1,4 +1,4 @@
-"""The points of a sweep: read from its file, resolved, and all checked before the first of them starts."""
+"""The points of a sweep: read from its file, resolved, and all checked before the first one starts."""
 
 import dataclasses
 import itertools
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.tools.command_line import check_file, check_names, load_experiment
 from convnext_jax.config import Experiment
 from convnext_jax.data.image_folder import find_test_folder
 from convnext_jax.errors import UserError
+from convnext_jax.tools.command_line import check_file, check_names, load_experiment
 from convnext_jax.workdir.records import identity, short_hash
 
 
@@ -33,7 +33,7 @@ class Point:
 
     @property
     def log(self) -> Path:
-        """What ``train.py`` says."""
+        """What ``train.py`` prints."""
         return self.workdir / "train.log"
 
     @property
@@ -48,7 +48,7 @@ class Point:
 
 
 def in_words(values: Mapping[str, Any]) -> str:
-    """Values by ``section.field``, without the sections."""
+    """Returns values by ``section.field`` in words, without the sections."""
     return ", ".join(f"{_leaf(name)}={value}" for name, value in values.items())
 
 
@@ -58,12 +58,12 @@ def read_points(file: Path, overrides: Sequence[str], workdir: Path) -> list[Poi
     Args:
       file: a Python file with ``BASE``, the path of a config file, and ``POINTS``, a list of what each point sets,
         ``{"section.field": value}``.
-      overrides: ``--config.section.field=value`` and the like, for every point, over what it sets itself.
+      overrides: ``--config.section.field=value`` and the like, for every point; they win over what it sets itself.
       workdir: the folder of the sweep.
 
     Raises:
-      UserError: no sweep in the file, a point that is wrong or there twice, or points that no common validation split
-        could judge.
+      UserError: no sweep in the file, a point that is wrong or there twice, or points that have no validation split in
+        common.
     """
     base, settings = _read_file(file)
     resolved: list[tuple[tuple[str, ...], Experiment]] = []
@@ -82,7 +82,7 @@ def read_points(file: Path, overrides: Sequence[str], workdir: Path) -> list[Poi
     identities = [identity(experiment) for experiment in experiments]
     names = [name for name in set_somewhere if len({repr(fields.get(name)) for fields in identities}) > 1]
     return [
-        _point({name: fields[name] for name in names}, arguments, experiment, workdir)
+        _point({name: fields[name] for name in names if name in fields}, arguments, experiment, workdir)
         for fields, (arguments, experiment) in zip(identities, resolved, strict=True)
     ]
 
@@ -116,7 +116,7 @@ def _read_file(file: Path) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _check_differing(file: Path, experiments: Sequence[Experiment]) -> None:
-    """Refuses a point that is there twice, and points that are judged on different examples."""
+    """Refuses a point that is there twice, and points that would be judged on different examples."""
     numbers: dict[str, int] = {}
     for number, experiment in enumerate(experiments, 1):
         first = numbers.setdefault(short_hash(experiment), number)

@@ -3,17 +3,22 @@
 import collections
 import dataclasses
 import json
+import math
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.workdir.metrics_log import read_metrics
+from convnext_jax.files import write_json, write_text
 from convnext_jax.report.tables import markdown_table
+from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools.sweep.points import Point, in_words
-from convnext_jax.workdir.records import seed_runs, write_json
+from convnext_jax.workdir.checkpoints import best_metric
+from convnext_jax.workdir.metrics_log import figure_name, read_metrics
+from convnext_jax.workdir.records import seed_runs
 
-FIGURES = ("validation/top1", "validation/top5", "validation/loss", "validation_ema/top1")  # the last where one is kept
+# The last one only if a moving average is kept.
+FIGURES = ("validation/top1", "validation/top5", "validation/loss", "validation_ema/top1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +27,8 @@ class Outcome:
 
     Attributes:
       point: the point.
-      figures: its final ``FIGURES``, means over its seeds; None where it failed.
-      std: their sample standard deviations, where it has several seeds.
+      figures: its final figures on the validation split, means over its seeds; None if it failed.
+      std: their sample standard deviations, if it has several seeds.
       seconds: how long its training took.
       reason: why it failed.
     """
@@ -36,27 +41,27 @@ class Outcome:
 
     @classmethod
     def of_finished(cls, point: Point) -> "Outcome":
-        """Reads the summary of a point that came to its end."""
+        """Returns how a point ended that came to its end, from its summary."""
         summary = json.loads(point.summary.read_text())
         # The summary of several seeds has no final figures, it has means.
         figures, std = summary.get("final") or summary["mean"], summary.get("std")
         return cls(
             point,
-            figures={name: figures[name] for name in FIGURES if name in figures},
-            std=std and {name: std[name] for name in FIGURES if name in std},
+            figures={name: value for name, value in figures.items() if name.startswith("validation")},
+            std=std and {name: value for name, value in std.items() if name.startswith("validation")},
             seconds=summary["seconds"],
         )
 
     @classmethod
     def of_failed(cls, point: Point, status: int) -> "Outcome":
-        """Finds in a point's log why it ended with a status that is not 0; a negative one is a signal's."""
+        """Returns why a point ended with a status that is not 0, from its log; a negative status is a signal's."""
         if status < 0:
             return cls(point, reason=f"killed by {signal.Signals(-status).name}")
         said = point.log.read_text(errors="replace").strip().splitlines() if point.log.exists() else []
         return cls(point, reason=f"exit status {status}: {said[-1].removeprefix('error: ') if said else 'no word'}")
 
     def texts(self) -> list[str]:
-        """The figures as the cells of a row."""
+        """Returns the figures as the cells of a row."""
         if self.figures is None:
             return ["failed", *[""] * (len(FIGURES) - 1)]
         spread = {name: f" ± {value:.4f}" for name, value in (self.std or {}).items()}
@@ -65,24 +70,24 @@ class Outcome:
 
     @property
     def judged_by(self) -> str:
-        """The name of the top-1 that it is ranked by: that of the moving average where one is kept."""
-        average = "validation_ema/top1"
-        return average if average in (self.figures or {}) else "validation/top1"
+        """The name of the figure that it is ranked by: the one that its best checkpoint is chosen by."""
+        return figure_name("validation", best_metric(self.point.experiment, Classification(1)).name)
 
     def score(self) -> tuple[float, float]:
-        """What it is ranked by, the lower the better: the top-1, and the loss of equals."""
+        """Returns what it is ranked by, the higher the better: its metric, and the loss for equals."""
         if self.figures is None:
-            return 1.0, 0.0
-        return -self.figures[self.judged_by], self.figures["validation/loss"]
+            return -math.inf, -math.inf
+        metric = best_metric(self.point.experiment, Classification(1))
+        return metric.score(self.figures), -self.figures["validation/loss"]
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The highest final top-1 first, the lower loss of equals, and the failed last."""
-    return sorted(outcomes, key=Outcome.score)
+    """Returns the best first, of equals the one with the lower loss, and those that failed last."""
+    return sorted(outcomes, key=Outcome.score, reverse=True)
 
 
 def results_table(outcomes: Sequence[Outcome]) -> str:
-    """The points as rows of a Markdown table, in the order given, with what each sets and its figures."""
+    """Returns the points as rows of a Markdown table, in the given order, with what each sets and its figures."""
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.point.values))
     rows = [[*names, *FIGURES, "seconds", "folder"]]
     for outcome in outcomes:
@@ -94,16 +99,17 @@ def results_table(outcomes: Sequence[Outcome]) -> str:
 
 def write_results(outcomes: Sequence[Outcome], title: str, workdir: Path) -> None:
     """Writes ``sweep.md``, ``sweep.json`` and ``sweep.png``, the curves, into the sweep's folder."""
-    ranking = "Ranked by the final top-1 on the validation split, that of the moving average where one is kept."
+    metrics = " or ".join(dict.fromkeys(f"`{outcome.judged_by}`" for outcome in outcomes))
+    ranking = f"Ranked by the final {metrics}."
     parts = [f"# {title}", ranking, results_table(outcomes)]
     parts += [f"`{outcome.point.workdir.name}`: {outcome.reason}" for outcome in outcomes if outcome.reason]
-    (workdir / "sweep.md").write_text("\n\n".join(parts) + "\n")
+    write_text(workdir / "sweep.md", "\n\n".join(parts) + "\n")
     write_json(workdir / "sweep.json", {"sweep": title, "points": [_to_dict(outcome) for outcome in outcomes]})
     _plot_curves([outcome for outcome in outcomes if outcome.figures], title, workdir)
 
 
 def _plot_curves(outcomes: Sequence[Outcome], title: str, workdir: Path) -> None:
-    from convnext_jax.report.curves import plot_comparison  # a second to import, and needed here alone
+    from convnext_jax.report.curves import plot_comparison  # a second to import, and only needed here
 
     runs = []
     for outcome, label in zip(outcomes, short_labels([outcome.point for outcome in outcomes]), strict=True):
@@ -115,16 +121,16 @@ def _plot_curves(outcomes: Sequence[Outcome], title: str, workdir: Path) -> None
 
 
 def short_labels(points: Sequence[Point]) -> list[str]:
-    """The values of each point; of many fields only those that are not the commonest of the sweep's."""
-    names = points[0].values if points else ()
+    """Returns the values of each point in words; of many fields only those that differ from most points."""
+    names = list(dict.fromkeys(name for point in points for name in point.values))
     if len(names) <= 2:
         return [point.label for point in points]
     changes: list[dict[str, Any]] = [{} for _ in points]
     for name in names:
-        values = [repr(point.values[name]) for point in points]
+        values = [repr(point.values.get(name)) for point in points]
         commonest = collections.Counter(values).most_common(1)[0][0]
         for change, point, value in zip(changes, points, values, strict=True):
-            if value != commonest:
+            if value != commonest and name in point.values:
                 change[name] = point.values[name]
     return [in_words(change) or "what most have in common" for change in changes]
 

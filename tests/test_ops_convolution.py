@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-
 from convnext_jax.ops.patches import conv_windows, merge_patches
 
 

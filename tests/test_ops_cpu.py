@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from convnext_jax.ops.cpu import unfused
 from convnext_jax.ops.depthwise import depthwise_conv
 from convnext_jax.ops.layer_norm import layer_norm
-from convnext_jax.ops.cpu import unfused
 
 
 def scaled(x: jax.Array, scale: jax.Array) -> jax.Array:

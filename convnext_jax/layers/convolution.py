@@ -1,0 +1,113 @@
+"""Linear layers and convolutions."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convnext_jax.layers.parameters import Initializer, Role, constant
+from convnext_jax.ops.convolution import Padding, conv
+from convnext_jax.ops.depthwise import depthwise_conv
+from convnext_jax.ops.matmul import matmul
+
+
+def add_bias(x: jax.Array, bias: nnx.Param[jax.Array] | None) -> jax.Array:
+    """Adds a bias over the last axis, in float32.
+
+    In bfloat16 the gradient of the bias, a sum over all pixels, would have four times the error.
+
+    Args:
+      x: [..., C].
+      bias: float32 [C], or None to add nothing.
+
+    Returns:
+      [..., C] in the dtype of x.
+    """
+    return x if bias is None else (x.astype(jnp.float32) + bias[...]).astype(x.dtype)
+
+
+class Linear(nnx.Module):
+    """``x @ kernel + bias`` over the last axis.
+
+    Args:
+      init: draws the kernel.
+      inputs: size of the last axis.
+      outputs: size that it becomes.
+      bias: whether there is a bias.
+      role: what the kernel is for.
+    """
+
+    def __init__(
+        self, init: Initializer, inputs: int, outputs: int, *, bias: bool = True, role: Role = Role.LINEAR
+    ) -> None:
+        self.kernel = init.kernel((inputs, outputs), role)
+        self.bias = constant(outputs, 0.0, Role.BIAS) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., inputs] -> [..., outputs]."""
+        return add_bias(matmul(x, self.kernel[...].astype(x.dtype)), self.bias)
+
+
+class Conv(nnx.Module):
+    """Convolution with any window, stride, padding and number of groups.
+
+    Args:
+      init: draws the kernel.
+      inputs: channels of the map.
+      outputs: channels that they become.
+      size: side of the window, in pixels.
+      stride: distance between windows, in pixels.
+      padding: zeros on each side, or ``((above, below), (left, right))``.
+      groups: parts that the channels are split into.
+      bias: whether there is a bias.
+      role: what the kernel is for. By default that of a hidden convolution, grouped if there are groups.
+    """
+
+    def __init__(
+        self,
+        init: Initializer,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int | Padding = 0,
+        groups: int = 1,
+        bias: bool = True,
+        role: Role | None = None,
+    ) -> None:
+        role = role or (Role.CONVOLUTION if groups == 1 else Role.GROUPED)
+        self.kernel = init.kernel((size, size, inputs // groups, outputs), role)
+        self.bias = constant(outputs, 0.0, Role.BIAS) if bias else None
+        self.stride = stride
+        self.padding = ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+        self.groups = groups
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,H,W,inputs] -> [B,H',W',outputs]; see `convnext_jax.ops.convolution.conv`."""
+        kernel = self.kernel[...].astype(x.dtype)
+        return add_bias(conv(x, kernel, stride=self.stride, padding=self.padding, groups=self.groups), self.bias)
+
+
+class DepthwiseConv(nnx.Module):
+    """Convolution of each channel with its own kernel, stride 1, zeros around the map.
+
+    Args:
+      init: draws the kernel.
+      channels: of the map.
+      size: side of the window, or its height and width, odd.
+      bias: whether there is a bias.
+    """
+
+    def __init__(self, init: Initializer, channels: int, size: int | tuple[int, int], *, bias: bool = True) -> None:
+        height, width = (size, size) if isinstance(size, int) else size
+        self.kernel = init.kernel((height, width, 1, channels), Role.DEPTHWISE)
+        self.bias = constant(channels, 0.0, Role.BIAS) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,H,W,channels] -> [B,H,W,channels]."""
+        kernel = self.kernel[...]
+        height, width = kernel.shape[:2]
+        if height != width:
+            side = max(height, width)
+            kernel = jnp.pad(kernel, [((side - size) // 2,) * 2 for size in (height, width)] + [(0, 0)] * 2)
+        return add_bias(depthwise_conv(x, kernel), self.bias)

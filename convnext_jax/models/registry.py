@@ -1,0 +1,214 @@
+"""The table of named networks, and networks by name, as users know it from timm."""
+
+import dataclasses
+import fnmatch
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convnext_jax.errors import UserError, check, nearest
+from convnext_jax.layers.parameters import SCHEMES, Initializer
+from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.interface import Architecture, BuildOptions, Model
+from convnext_jax.models.parameters import abstract_model, merge_model, split_model
+from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.vit import ViTArchitecture
+from convnext_jax.models.weights import ModelFolder, start_from
+from convnext_jax.precision import DTYPES, Precision, precision_of
+
+INITIALIZATIONS = ("reference", *SCHEMES)
+
+
+def _v1(depths: tuple[int, ...], first: int) -> ConvNeXtArchitecture:
+    return ConvNeXtArchitecture(depths, (first, 2 * first, 4 * first, 8 * first))
+
+
+def _v2(depths: tuple[int, ...], first: int) -> ConvNeXtArchitecture:
+    return dataclasses.replace(_v1(depths, first), grn=True, layer_scale=0.0)
+
+
+def _isotropic(depths: tuple[int, ...], dim: int, layer_scale: float = 0.0) -> ConvNeXtArchitecture:
+    return ConvNeXtArchitecture(depths, (dim,) * 4, stem="patch16", isotropic=True, layer_scale=layer_scale)
+
+
+def _resnets(*, small_stem: bool) -> dict[str, Architecture]:
+    suffix, stem = ("_small_stem", "conv3x3_s1") if small_stem else ("", "conv7x7_s2_pool")
+    rows = {"18": ((2, 2, 2, 2), "basic"), "34": ((3, 4, 6, 3), "basic")}
+    rows |= {"50": ((3, 4, 6, 3), "bottleneck"), "101": ((3, 4, 23, 3), "bottleneck")}
+    return {f"resnet{n}{suffix}": ResNetArchitecture(depths, block, stem=stem) for n, (depths, block) in rows.items()}
+
+
+MODELS: dict[str, Architecture] = {
+    # Atto to nano: the widths and depths of Woo et al. 2023, appendix A.1, with the blocks of 2022, as in timm.
+    "convnext_atto": _v1((2, 2, 6, 2), 40),
+    "convnext_femto": _v1((2, 2, 6, 2), 48),
+    "convnext_pico": _v1((2, 2, 6, 2), 64),
+    "convnext_nano": _v1((2, 2, 8, 2), 80),
+    # Liu et al. 2022 (arXiv 2201.03545), section 3.
+    "convnext_tiny": _v1((3, 3, 9, 3), 96),
+    "convnext_small": _v1((3, 3, 27, 3), 96),
+    "convnext_base": _v1((3, 3, 27, 3), 128),
+    "convnext_large": _v1((3, 3, 27, 3), 192),
+    "convnext_xlarge": _v1((3, 3, 27, 3), 256),
+    # Woo et al. 2023 (arXiv 2301.00808), appendix A.1.
+    "convnextv2_atto": _v2((2, 2, 6, 2), 40),
+    "convnextv2_femto": _v2((2, 2, 6, 2), 48),
+    "convnextv2_pico": _v2((2, 2, 6, 2), 64),
+    "convnextv2_nano": _v2((2, 2, 8, 2), 80),
+    "convnextv2_tiny": _v2((3, 3, 9, 3), 96),
+    "convnextv2_base": _v2((3, 3, 27, 3), 128),
+    "convnextv2_large": _v2((3, 3, 27, 3), 192),
+    "convnextv2_huge": _v2((3, 3, 27, 3), 352),
+    # Liu et al. 2022, section 3.3: 18, 18 and 36 blocks, here in four parts as equal as possible, so that `features`
+    # has four maps. Only the large one was trained with layer scale.
+    "convnext_isotropic_small": _isotropic((4, 5, 4, 5), 384),
+    "convnext_isotropic_base": _isotropic((4, 5, 4, 5), 768),
+    "convnext_isotropic_large": _isotropic((9, 9, 9, 9), 1024, layer_scale=1e-6),
+    # Yang, Wang, Wei 2024 (Computer Science 51(6A) 230500196), "our ConvNeXt-T". Without its block, stem or LSTM it is
+    # the paper's ablations.
+    "convnext_multiscale": ConvNeXtArchitecture(
+        (3, 3, 9, 3), (64, 128, 320, 512), stem="conv7x7_patch2", block="multiscale", bilstm2d=True
+    ),
+    # A course report's "improved" model, of which one line is known: "a swin-mlp module tried". Where it was tried is
+    # this project's reading: in the last two stages, whose maps a window covers.
+    "convnext_swin_mlp": dataclasses.replace(_v1((3, 3, 9, 3), 96), swin_mlp_stages=(3, 4)),
+    # He et al. 2016 (arXiv 1512.03385), table 1, and the same with a stem for small images.
+    **_resnets(small_stem=False),
+    **_resnets(small_stem=True),
+    # Touvron et al. 2021 (arXiv 2012.12877), table 1, for 224 px, and the same with patches for 32 px.
+    "vit_tiny_patch16": ViTArchitecture(192, 12, 3),
+    "vit_small_patch16": ViTArchitecture(384, 12, 6),
+    "vit_base_patch16": ViTArchitecture(768, 12, 12),
+    "vit_tiny_patch4": ViTArchitecture(192, 12, 3, patch_size=4, image_size=32),
+    "vit_small_patch4": ViTArchitecture(384, 12, 6, patch_size=4, image_size=32),
+    "vit_base_patch4": ViTArchitecture(768, 12, 12, patch_size=4, image_size=32),
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Returns the names that `create_model` knows and that match a shell pattern, each family from its smallest.
+
+    >>> list_models("convnext*_tiny")
+    ['convnext_tiny', 'convnextv2_tiny']
+    """
+    return fnmatch.filter(MODELS, pattern)
+
+
+def named_architecture(name: str, fields: Mapping[str, Any] | None = None) -> Architecture:
+    """Returns the architecture of a name, with some of its family's fields changed.
+
+    >>> named_architecture("convnext_tiny", {"stem": "patch2"}).smallest_image
+    16
+
+    Raises:
+      UserError: an unknown name (the message has the nearest), a field that the family does not have (the message lists
+        those that it has), or a value out of range.
+    """
+    if name not in MODELS:
+        raise UserError(f"unknown model {name!r}: {nearest(name, MODELS)}")
+    own = [field.name for field in dataclasses.fields(MODELS[name])]
+    for field in fields or {}:
+        if field not in own:
+            raise UserError(f"{field}: {name} has no such field; {nearest(field, own)}")
+    return dataclasses.replace(MODELS[name], **(fields or {}))
+
+
+def create_model(
+    name: str | Architecture,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+    remat: bool = False,
+    dtype: str | Precision = "float32",
+    initialization: str = "reference",
+    init_from: str | Path | None = None,
+    seed: int = 0,
+    **fields: Any,
+) -> Model:
+    """Creates a model with random float32 parameters.
+
+    It allocates nothing inside of `convnext_jax.models.abstract_model`.
+
+    >>> model = create_model("convnext_atto", num_classes=10, stem="patch2")
+    >>> model(jnp.zeros((1, 32, 32, 3))).shape
+    (1, 10)
+
+    Args:
+      name: one of `list_models()`, or an `Architecture` of your own.
+      num_classes: number of logits, at least 1.
+      in_channels: channels of the images.
+      drop_path: rate of stochastic depth in the last block, in [0, 1), growing linearly from 0 in the first.
+      dropout: rate of the dropout before the head, in [0, 1).
+      remat: whether a block's insides are computed again in the backward pass instead of being kept: less memory,
+        about a third more arithmetic.
+      dtype: what the network computes in, one of `convnext_jax.precision.DTYPES` or a `Precision`. Normalization
+        statistics and logits stay float32.
+      initialization: of the kernels, one of `INITIALIZATIONS`: "reference" as the family's authors, otherwise see
+        `convnext_jax.layers.parameters.Initializer`.
+      init_from: folder of weights to start from (`convnext_jax.tools.import_torch`). The head stays random if its
+        number of classes differs, and what has another size is resized if it can be. A warning says so.
+      seed: of the initial parameters, which are a function of it; 0 or more.
+      **fields: fields of the family to change, such as ``stem="patch2"`` for a ConvNeXt.
+
+    Raises:
+      UserError: a name or a field that does not exist, a value out of range, or weights that do not fit.
+    """
+    if isinstance(name, str):
+        architecture = named_architecture(name, fields)
+    else:
+        architecture = dataclasses.replace(name, **fields)
+    check("num_classes", num_classes, num_classes >= 1, "1 or more")
+    check("in_channels", in_channels, in_channels >= 1, "1 or more")
+    check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")
+    check("dropout", dropout, 0.0 <= dropout < 1.0, "in [0, 1)")
+    check("initialization", initialization, initialization in INITIALIZATIONS, f"one of {', '.join(INITIALIZATIONS)}")
+    check("seed", seed, seed >= 0, "0 or more")
+    if not isinstance(dtype, Precision):
+        check("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+    scheme = architecture.initialization if initialization == "reference" else initialization
+    model = architecture.build(
+        BuildOptions(
+            init=Initializer(np.random.SeedSequence(seed), scheme),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            drop_path=drop_path,
+            dropout=dropout,
+            remat=remat,
+            precision=dtype if isinstance(dtype, Precision) else precision_of(dtype),
+        )
+    )
+    if init_from is None:
+        return model
+    definition, *trees = split_model(model)
+    params, batch_stats, notes = start_from(ModelFolder.read(Path(init_from)), architecture, *trees)
+    for note in notes:
+        logging.getLogger(__name__).warning("%s: %s", init_from, note)
+    return merge_model(definition, *jax.tree.map(jnp.asarray, (params, batch_stats)))
+
+
+def load_model(directory: str | Path) -> tuple[Model, ModelFolder]:
+    """Builds the network of a folder of weights, as it was trained, with its weights.
+
+    Args:
+      directory: a folder that `convnext_jax.tools.import_torch` or `convnext_jax.tools.soup` wrote.
+
+    Returns:
+      The model, and the folder's content: its classes, and the mean and deviation that its images are normalized with.
+
+    Raises:
+      UserError: no such folder, or a damaged one.
+    """
+    folder = ModelFolder.read(Path(directory))
+    architecture = named_architecture(folder.model, folder.architecture)
+    created = abstract_model(
+        lambda: create_model(architecture, num_classes=len(folder.class_names), in_channels=len(folder.mean))
+    )
+    params, batch_stats, _ = start_from(folder, architecture, created.params, created.batch_stats)
+    return merge_model(created.definition, *jax.tree.map(jnp.asarray, (params, batch_stats))), folder

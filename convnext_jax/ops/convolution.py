@@ -1,0 +1,82 @@
+"""Convolutions with any window, as matrix products over patches where that is faster.
+
+The gradients of XLA's convolutions with few channels or with stride 2 are slow on a CPU. Those of a matrix product are
+fast everywhere.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from convnext_jax.ops.matmul import matmul
+
+# A window is written out up to this many values: the three channels of an image for a 7x7 stem, but not those of a
+# feature map, of which the backward pass would keep each pixel k^2 times.
+_WINDOW_VALUES = 256
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left and right
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: Padding = ((0, 0), (0, 0)),
+    groups: int = 1,
+) -> jax.Array:
+    """Convolves a map with a kernel.
+
+    >>> image = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> conv(image, jnp.ones((2, 2, 1, 1)), stride=2)[0, :, :, 0].tolist()
+    [[10.0, 18.0], [42.0, 50.0]]
+
+    Args:
+      x: [B,H,W,C].
+      kernel: [k,l,C / groups,D].
+      stride: distance between windows, in pixels.
+      padding: zeros around the map, in pixels.
+      groups: parts that the channels are split into. Each part of the outputs sees the part of the inputs that has
+        the same number.
+
+    Returns:
+      [B,H',W',D] with ``H' = (H + zeros above and below - k) // stride + 1``. Pixels on the right and at the bottom
+      that fill no window are left out.
+    """
+    height, width, inputs, _ = kernel.shape
+    unpadded = padding == ((0, 0), (0, 0))
+    if groups == 1 and unpadded and height == width == stride:
+        return _merge_patches(x, kernel)
+    if groups == 1 and unpadded and height == width == 1:
+        return matmul(x[:, ::stride, ::stride], kernel[0, 0])
+    if groups == 1 and height * width * inputs <= _WINDOW_VALUES:
+        return _conv_windows(x, kernel, stride, padding)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B,H,W,C] and [p,p,C,D] -> [B,H//p,W//p,D], patches that touch and do not overlap."""
+    size = kernel.shape[0]
+    batch, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    x = x[:, : rows * size, : columns * size]
+    x = x.reshape(batch, rows, size, columns, size, channels).transpose(0, 1, 3, 2, 4, 5)
+    return matmul(x.reshape(batch, rows, columns, -1), kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _conv_windows(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """Writes each window out as a row, so that the convolution is one product."""
+    height, width = kernel.shape[:2]
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows = (x.shape[1] - height) // stride * stride + 1
+    columns = (x.shape[2] - width) // stride * stride + 1
+    windows = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(height) for j in range(width)]
+    return matmul(jnp.concatenate(windows, axis=-1), kernel.reshape(math.prod(kernel.shape[:-1]), -1))

@@ -1,0 +1,128 @@
+"""Everything that a run prints and writes, except its checkpoints. Only the lead process does, and it is asked here."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from convnext_jax.config import Experiment
+from convnext_jax.files import write_json
+from convnext_jax.run.environment import describe_environment
+from convnext_jax.workdir.metrics_log import MetricsWriter, figure_name
+from convnext_jax.workdir.records import DatasetRecord, write_claim
+
+
+def is_lead_process() -> bool:
+    """Returns whether this process prints and writes what all processes have in common."""
+    return jax.process_index() == 0
+
+
+class Output:
+    """What a run prints and writes in its workdir; nothing in any process but the lead.
+
+    Args:
+      workdir: the folder of the run.
+      lead: whether this is the lead process; None asks JAX.
+    """
+
+    def __init__(self, workdir: Path, *, lead: bool | None = None) -> None:
+        self.workdir = workdir
+        self.lead = is_lead_process() if lead is None else lead
+        self._log: tuple[MetricsWriter, Progress, int] | None = None
+
+    def say(self, text: str) -> None:
+        """Prints a line on stderr."""
+        if self.lead:
+            print(text, file=sys.stderr, flush=True)
+
+    def claim(self, experiment: Experiment) -> None:
+        """Creates the workdir and writes ``config.json``; raises UserError if it cannot be written."""
+        if self.lead:
+            write_claim(self.workdir, experiment)
+
+    def record(self, record: DatasetRecord) -> None:
+        """Writes ``dataset.json``, with which the run has begun."""
+        if self.lead:
+            record.write(self.workdir)
+
+    def begin(self, first_step: int) -> None:
+        """Writes ``environment.json``: what this start of the run runs on."""
+        if self.lead:
+            write_json(self.workdir / "environment.json", describe_environment() | {"first_step": first_step})
+
+    def open_log(self, first_step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """Opens the log of figures and shows the progress, from the step that this start goes on from."""
+        if self.lead:
+            writer = MetricsWriter(self.workdir, first_step)
+            self._log = writer, Progress(total_steps, first_step, steps_per_epoch), steps_per_epoch
+
+    def figures(self, step: int, figures: Mapping[str, float]) -> None:
+        """Logs and shows the figures of a step, of the training or of an evaluation."""
+        if self._log is not None:
+            writer, progress, steps_per_epoch = self._log
+            writer.write(step, step / steps_per_epoch, figures)
+            progress.update(step, figures)
+
+    def close_log(self) -> None:
+        """Flushes and closes the log."""
+        if self._log is not None:
+            writer, progress, _ = self._log
+            writer.close()
+            progress.close()
+            self._log = None
+
+
+class Progress:
+    """Shows how far a run is: a bar on a terminal, otherwise a line for each epoch and each evaluation.
+
+    Args:
+      total_steps: steps of the run.
+      first_step: where this start goes on from.
+      steps_per_epoch: steps of an epoch.
+    """
+
+    def __init__(self, total_steps: int, first_step: int, steps_per_epoch: int) -> None:
+        self._total, self._steps_per_epoch = total_steps, steps_per_epoch
+        self._started, self._first, self._step = time.monotonic(), first_step, first_step
+        self._figures: dict[str, float] = {}
+        form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
+        self._bar = (
+            tqdm(total=total_steps, initial=first_step, bar_format=form, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def update(self, step: int, figures: Mapping[str, float]) -> None:
+        """Shows the figures of a step, of the training or of an evaluation."""
+        epochs = step // self._steps_per_epoch
+        label = f"epoch {epochs}/{self._total // self._steps_per_epoch}"
+        if self._bar is not None:
+            # Between two evaluations the accuracy of the last one stays visible.
+            self._figures |= figures
+            self._bar.set_description_str(label, refresh=False)
+            self._bar.set_postfix_str(_text(self._figures), refresh=False)
+            self._bar.update(step - self._step)
+        elif "train/loss" not in figures or epochs > self._step // self._steps_per_epoch:
+            pace = (time.monotonic() - self._started) / (step - self._first)
+            left = tqdm.format_interval(pace * (self._total - step))
+            print(f"{label}, {_text(figures)}, {left} left", file=sys.stderr, flush=True)
+        self._step = step
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+_FORMS = {"train/loss": "loss {:.3f}", "train/top1": "train {:.1%}"}
+for _split in ("validation", "test"):
+    for _metric, _form in {"top1": "{:.2%}", "top5": "top-5 {:.2%}", "ema/top1": "EMA {:.2%}"}.items():
+        _FORMS[figure_name(_split, _metric)] = f"{_split} {_form}"
+_FORMS["train/images_per_second"] = "{:.0f} images/s"
+
+
+def _text(figures: Mapping[str, float]) -> str:
+    return ", ".join(form.format(figures[name]) for name, form in _FORMS.items() if name in figures)

@@ -1,0 +1,53 @@
+"""What a task is."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+
+
+class Task(Protocol):
+    """What a network is trained for and judged by, as a value.
+
+    Targets and sums are trees of arrays that are the task's own business. Implementations are frozen dataclasses, so
+    that a task can be a static argument of `jax.jit`.
+
+    Attributes:
+      num_outputs: channels that the network returns.
+      metrics: the figures of an evaluation and whether higher is better. The first is the one that checkpoints are
+        chosen by unless a configuration says otherwise.
+    """
+
+    @property
+    def num_outputs(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, bool]:
+        """See the class."""
+        ...
+
+    def targets(self, labels: jax.Array) -> Any:
+        """Returns the targets of a batch that was not mixed, from its labels [B,...]."""
+        ...
+
+    def loss(self, outputs: jax.Array, targets: Any) -> jax.Array:
+        """Returns the loss to minimize for each example, float32 [B]."""
+        ...
+
+    def training_metrics(self, outputs: jax.Array, targets: Any) -> dict[str, jax.Array]:
+        """Returns figures of a training batch besides the loss, float32 scalars by name."""
+        ...
+
+    def sums(self, outputs: jax.Array, labels: jax.Array, mask: jax.Array) -> Any:
+        """Returns sums over a batch that add up over batches; examples where ``mask`` is False count nowhere."""
+        ...
+
+    def summarize(self, sums: Any) -> dict[str, float]:
+        """Returns the figures in `metrics` and the number of ``examples``.
+
+        Args:
+          sums: those of all batches, arrays [batches] in the place of scalars, on the host.
+        """
+        ...
