@@ -24,9 +24,9 @@ FILL = np.array([3, 250, 128], np.uint8)
 @pytest.mark.parametrize("fill", [None, FILL], ids=["reflect", "constant"])
 def test_crop_takes_every_place_of_the_padded_image_about_equally_often(fill: np.ndarray | None):
     batch, padding = 4000, 2
-    colour = None if fill is None else jnp.asarray(fill)
+    color = None if fill is None else jnp.asarray(fill)
     images = jnp.asarray(np.tile(IMAGE, (batch, 1, 1, 1)))
-    cropped = np.asarray(random_crop(jax.random.key(0), images, padding, colour))
+    cropped = np.asarray(random_crop(jax.random.key(0), images, padding, color))
     if fill is None:
         padded = np.pad(IMAGE, ((2, 2), (2, 2), (0, 0)), mode="reflect")
     else:
@@ -73,9 +73,9 @@ def test_alternating_flip_shows_every_example_both_ways_in_two_epochs():
 
 def test_a_box_enlarged_is_pillows_crop_and_resize():
     images = photographs()
-    random = np.random.default_rng(0)
-    left, upper = random.integers(0, 20, len(images)), random.integers(0, 16, len(images))
-    boxes = np.stack([left, upper, left + random.integers(5, 21, 12), upper + random.integers(4, 17, 12)], -1)
+    rng = np.random.default_rng(0)
+    left, upper = rng.integers(0, 20, len(images)), rng.integers(0, 16, len(images))
+    boxes = np.stack([left, upper, left + rng.integers(5, 21, 12), upper + rng.integers(4, 17, 12)], -1)
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     zero = np.zeros(12)
     matrices = np.stack([width / 40, zero, left, zero, height / 32, upper], -1).astype(np.float32)

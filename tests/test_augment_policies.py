@@ -1,6 +1,7 @@
 """RandAugment and TrivialAugment: which operations come, how strong, and how often."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def test_the_magnitude_varies_by_its_deviation_and_stays_in_range():
         found = rand(images, jnp.uint8([100] * 3), layers=1, magnitude=9.0, magnitude_std=std, probability=1.0)
         return set(np.unique(found[:, 0, 0]).tolist())
 
-    # Of a grey image: one bit, brightness 0.19 and 1.81, nothing, inverted, 99 added; a level less where truncated.
+    # Of a gray image: one bit, brightness 0.19 and 1.81, nothing, inverted, 99 added; a level less where truncated.
     expected = {0, 19, 100, 155, 181, 199}
     assert {value if value in expected else value + 1 for value in values(0.0)} == expected
     assert len(values(0.5)) > 20
@@ -104,6 +105,21 @@ def test_trivial_augment_draws_every_operation_and_strength():
     # The last digit of a strength may differ, and with it a pixel; nearly all are the very same.
     assert np.mean([image.tobytes() in known for image in found]) > 0.9
     assert 1 / 14 - 0.04 < (found == IMAGE).all((1, 2, 3)).mean() < 0.25
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("policy", [randaugment, trivial_augment])
+def test_images_of_any_channels_are_augmented_alike(policy: Callable[..., jax.Array], channels: int):
+    if policy is randaugment:
+        policy = functools.partial(randaugment, layers=2, magnitude=7.0, probability=1.0)
+    images, fill = np.concatenate([BATCH[:200], BATCH[:200, ..., :1]], -1)[..., -channels:], jnp.uint8([9, 90, 50, 200])
+    found = np.asarray(jax.jit(policy)(jax.random.key(0), jnp.asarray(images), fill[:channels]))
+    assert found.shape == images.shape and found.dtype == np.uint8
+    # As many different operations and strengths as images of three channels get.
+    assert len({image.tobytes() for image in found}) > 20
+    if channels > 1:  # the colors of an image with alpha are those of the image without
+        colors = jax.jit(policy)(jax.random.key(0), jnp.asarray(images[..., :-1]), fill[: channels - 1])
+        np.testing.assert_array_equal(found[..., :-1], colors)
 
 
 @pytest.mark.parametrize("ranges", [RANDAUGMENT, TRIVIALAUGMENT], ids=["randaugment", "trivialaugment"])

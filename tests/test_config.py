@@ -4,48 +4,107 @@ import dataclasses
 import itertools
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
-from convnext_jax.config import CHOICES, SECTIONS, Experiment, default_config, parse_experiment
+from convnext_jax.config import (
+    CHOICES,
+    SECTIONS,
+    Experiment,
+    check_field,
+    default_config,
+    own_field_kinds,
+    parse_experiment,
+    parse_sections,
+)
 from convnext_jax.errors import UserError
-from convnext_jax.tools.command_line import check_names
+from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.interface import Architecture
+from convnext_jax.models.registry import INITIALIZATIONS, MODELS
+from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.vit import ViTArchitecture
+from convnext_jax.tools.command_line import check_names, load_experiment
 
-CONFIG_FOLDER = Path(__file__).parent.parent / "configs"
+CONFIG_FOLDER = ROOT / "configs"
 CONFIGS = sorted(CONFIG_FOLDER.rglob("*.py"))
+# Every field that all configurations have, with its default.
+FIELDS = [
+    (section, field.name, field.default)
+    for section, cls in SECTIONS.items()
+    for field in dataclasses.fields(cls)
+    if field.name != "architecture"
+]
+
+
+# --- fields and their values
 
 
 def test_the_defaults_are_those_of_the_dataclasses():
     assert parse_experiment(default_config()) == Experiment()
 
 
+@pytest.mark.parametrize(("section", "field", "default"), FIELDS, ids=lambda value: str(value))
+def test_every_field_has_a_default_that_passes_its_own_checks(section: str, field: str, default: Any):
+    assert default is not dataclasses.MISSING
+    fields = parse_sections({section: {field: default}})[section]
+    assert (fields[field] if section == "model" else getattr(fields, field)) == default
+
+
 def test_every_field_reaches_the_experiment():
-    changed = {"int": 7, "float": 0.5, "bool": False, "str": "word", "tuple": (1, 2)}
+    changed = {"int": 7, "float": 0.75, "bool": False, "str": "word", "tuple": (1, 2)}
     config = default_config()
-    for section, cls in SECTIONS.items():
-        for field in dataclasses.fields(cls):
-            if (section, field.name) in CHOICES:
-                config[section][field.name] = CHOICES[section, field.name][-1]
-            else:
-                kind = re.split(r"\W", str(getattr(field.type, "__name__", field.type)))[0]
-                config[section][field.name] = changed[kind]
+    for section, field, default in FIELDS:
+        kind = re.split(r"\W", str(SECTIONS[section].__annotations__[field]).removeprefix("<class '"))[0]
+        config[section][field] = CHOICES.get((section, field), (changed[kind],))[-1]
+        if kind == "bool":
+            config[section][field] = not default
+    config.model.name, config.model.initialization = "resnet18", "fan_in"
+    config.data.channels = 2
     config.run.batch_size = 14
     config.optim.min_learning_rate, config.optim.schedule = 0.25, "step"
-    experiment = parse_experiment(config)
-    for section, fields in experiment.to_dict().items():
-        for name, value in fields.items():
-            assert value == config[section][name], f"{section}.{name}"
+    settings = parse_experiment(config).to_dict()
+    defaults = Experiment().to_dict()
+    for section, field, _ in FIELDS:
+        assert settings[section][field] == config[section][field] != defaults[section][field], f"{section}.{field}"
+
+
+# What some choices need of other fields.
+NEEDED = {("schedule", "step"): {"decay_epochs": (50, 75)}}
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "choice"),
+    [(section, field, choice) for (section, field), choices in CHOICES.items() for choice in choices],
+)
+def test_every_choice_is_accepted(section: str, field: str, choice: str):
+    experiment = parse_experiment({section: {field: choice, **NEEDED.get((field, choice), {})}})
+    assert getattr(getattr(experiment, section), field) == choice
+
+
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_every_initialization_is_accepted(initialization: str):
+    assert parse_experiment({"model": {"initialization": initialization}}).model.initialization == initialization
+
+
+@pytest.mark.parametrize("value", [None, "None", "none", ""])
+def test_what_may_be_left_out_can_be_taken_back(value: str | None):
+    fields = parse_sections({"data": {"channels": value, "data_dir": value}, "optim": {"clip_norm": value}})
+    assert fields["data"].channels is fields["data"].data_dir is fields["optim"].clip_norm is None
 
 
 def test_a_tuple_comes_from_json_too():
-    assert parse_experiment({"model": {"depths": [1, 1, 2, 1]}}).model.depths == (1, 1, 2, 1)
+    experiment = parse_experiment({"model": {"depths": [1, 1, 2, 1]}, "run": {"image_sizes": [24, 32]}})
+    assert experiment.model.architecture.depths == (1, 1, 2, 1) and experiment.run.image_sizes == (24, 32)
 
 
 def test_seeds_stay_within_32_bits():
     parse_experiment({"run": {"seed": 2**32 - 3, "seeds": 3}})
-    with pytest.raises(UserError, match=r"run\.seeds=4 from config\.run\.seed=4294967293 on go beyond 4294967295"):
+    with pytest.raises(UserError, match=r"run\.seeds=4 from config\.run\.seed=4294967293 on goes beyond 4294967295"):
         parse_experiment({"run": {"seed": 2**32 - 3, "seeds": 4}})
 
 
@@ -78,6 +137,8 @@ def test_a_whole_number_is_a_float():
         ("run", "image_sizes", (0, 32), r"image_sizes=\(0, 32\): must be in \[1, 4096\], at most one for each"),
         ("augment", "crop_padding", -1, r"config\.augment\.crop_padding=-1: must be in \[0, "),
         ("data", "image_size", 0, r"config\.data\.image_size=0: must be in \[1, "),
+        ("data", "channels", 5, r"config\.data\.channels=5: must be in \[1, 4\]"),
+        ("data", "channels", 0, r"config\.data\.channels=0: must be in \[1, 4\]"),
         ("data", "data_dir", 3, r"config\.data\.data_dir=3: must be of type str or none"),
         ("model", "drop_path", 1.0, r"config\.model\.drop_path=1\.0: must be in \[0, 1\)"),
         (
@@ -87,8 +148,17 @@ def test_a_whole_number_is_a_float():
             r"config\.model\.dtype='float16': unknown; .*allowed: auto, float32, bfloat16",
         ),
         ("model", "depths", (1, 2.5, 1, 1), r"config\.model\.depths\[1\]=2\.5: must be of type int"),
-        ("model", "dims", 40, r"config\.model\.dims=40: must be of type tuple or none"),
+        ("model", "dims", 40, r"config\.model\.dims=40: must be of type tuple$"),
+        ("model", "kernel_size", 4, r"config\.model\.kernel_size=4: must be odd and positive"),
+        ("model", "depths", (1, 1), r"config\.model\.depths=\(1, 1\): must be four positive numbers"),
+        (
+            "model",
+            "stem",
+            "patch3",
+            r"config\.model\.stem='patch3': unknown; did you mean '.*'\? allowed: patch4, ",
+        ),
         ("model", "initialization", "fanin", r"initialization='fanin': unknown; did you mean 'fan_in'\?"),
+        ("optim", "layer_decay_levels", "group", r"layer_decay_levels='group': unknown; did you mean 'grouped'\?"),
         ("optim", "layer_decay", 1.5, r"config\.optim\.layer_decay=1\.5: must be in \[0, 1\]"),
         ("optim", "layer_decay", 0.0, r"config\.optim\.layer_decay=0\.0: must be greater than 0"),
         ("optim", "name", "adam", r"config\.optim\.name='adam': unknown; did you mean 'adamw'\?"),
@@ -125,7 +195,7 @@ def test_a_whole_number_is_a_float():
             "runs",
             "batch_size",
             8,
-            r"config\.runs\.batch_size: there is no section 'runs'; did you mean 'run'\?",
+            r"config\.runs\..*: there is no section 'runs'; did you mean 'run'\?",
         ),
     ],
 )
@@ -142,14 +212,29 @@ def test_what_is_wrong_is_named(section: str, field: str, value: Any, message: s
             r"config\.augment\.cutmix_alpha=1 mixes images in pairs and config\.run\.batch_size=7 is odd",
         ),
         (
-            {"model": {"norm": "batch"}, "optim": {"accumulation": 2}},
-            r"config\.optim\.accumulation=2 would change .*config\.model\.norm='batch'",
+            {"optim": {"schedule": "step"}},
+            r"config\.optim\.schedule=step: config\.optim\.decay_epochs must be given",
         ),
         (
-            {"model": {"norm": "batch"}, "optim": {"ema_decay": 0.99}},
-            r"config\.optim\.ema_decay=0\.99 averages parameters, .*config\.model\.norm='batch'",
+            {"optim": {"decay_epochs": (50,)}},
+            r"config\.optim\.decay_epochs=\(50,\) is for config\.optim\.schedule=step, not cosine",
         ),
-        ({"model": {"norm": "batch", "remat": True}}, r"config\.model\.remat=True would lose .*norm='batch'"),
+        (
+            {"optim": {"schedule": "step", "decay_epochs": (50, 100)}},
+            r"config\.optim\.decay_epochs=\(50, 100\): must be .* before the end of the run at config\.run\.epochs=100",
+        ),
+        (
+            {"optim": {"schedule": "one_cycle", "warmup_epochs": 0}},
+            r"config\.optim\.schedule=one_cycle peaks at config\.optim\.warmup_epochs=0, .* config\.run\.epochs=100",
+        ),
+        (
+            {"optim": {"schedule": "warmup_stable_decay", "warmup_epochs": 90, "decay_fraction": 0.2}},
+            r"config\.optim\.warmup_epochs=90 reaches into the last config\.optim\.decay_fraction=0\.2",
+        ),
+        (
+            {"run": {"image_sizes": (16, 24, 32), "epochs": 2}},
+            r"config\.run\.image_sizes=\(16, 24, 32\): must be .* at most one for each of config\.run\.epochs=2",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),
 )
@@ -159,25 +244,148 @@ def test_two_that_contradict_each_other_are_both_named(settings: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    ("section", "field", "message"),
+    ("section", "message"),
     [
-        ("model", "name", "unknown model 'convnext_tinny': did you mean 'convnext_tiny'\\?"),
-        ("model", "stem", "unknown stem 'convnext_tinny': .*allowed: .*patch4"),
-        ("data", "name", r"unknown data set 'convnext_tinny'"),
+        ("model", r"unknown model 'convnext_tinny': did you mean 'convnext_tiny'\?"),
+        ("data", "unknown data set 'convnext_tinny'"),
     ],
 )
-def test_names_of_other_tables_are_checked_before_anything_loads(section: str, field: str, message: str):
+def test_names_are_checked_before_anything_loads(section: str, message: str):
     with pytest.raises(UserError, match=message):
-        check_names(parse_experiment({section: {field: "convnext_tinny"}}))
+        check_names(parse_experiment({section: {"name": "convnext_tinny"}}))
 
 
-def test_image_sizes_too_small_for_the_stem_are_refused_before_anything_loads():
-    with pytest.raises(UserError, match="16x16 pixels are too small for the stem 'patch4': the smallest .* 32x32"):
+def test_image_sizes_too_small_for_the_model_are_refused_before_anything_loads():
+    with pytest.raises(UserError, match="16x16 pixels are too small .* 32x32; enlarge them or choose a stem of less"):
         check_names(parse_experiment({"run": {"image_sizes": (32, 16)}}))
 
 
+def test_everything_but_the_networks_own_fields_is_checked_without_jax():
+    code = (
+        "import sys\n"
+        "from convnext_jax.config import default_config, parse_sections\n"
+        "from convnext_jax.errors import UserError\n"
+        "parse_sections(default_config())\n"
+        "parse_sections({'model': {'name': 'resnet18', 'stem': 'conv3x3_s1'}, 'run': {'epochs': 8}})\n"
+        "try: parse_sections({'run': {'epochs': 0}})\n"
+        "except UserError as error: print(error)\n"
+        "print(sorted({'jax', 'flax', 'optax', 'numpy.linalg'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["config.run.epochs=0: must be in [1, 1000000]", "[]"]
+
+
+# --- the fields of the network's family
+
+FAMILIES: dict[str, Architecture] = {
+    "convnext_atto": ConvNeXtArchitecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", kernel_size=3, norm="batch"),
+    "resnet18": ResNetArchitecture((1, 2), "basic", width=16, stem="conv3x3_s1"),
+    "vit_tiny_patch4": ViTArchitecture(32, 4, 2, patch_size=4, image_size=32, expansion=2),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_takes_the_fields_of_its_family(name: str):
+    fields = dataclasses.asdict(FAMILIES[name])
+    assert own_field_kinds(name).keys() == fields.keys()
+    experiment = parse_experiment({"model": {"name": name, "drop_path": 0.1} | fields})
+    assert experiment.model.architecture == FAMILIES[name] != MODELS[name]
+    # As a workdir keeps it.
+    assert parse_experiment(experiment.to_dict()) == experiment
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_not_given_stays_as_the_name_says(name: str):
+    assert parse_experiment({"model": {"name": name}}).model.architecture == MODELS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("convnext_tiny", "foo", 1), ("resnet18", "kernel_size", 5), ("vit_tiny_patch4", "stem", "patch2")],
+)
+def test_a_field_of_another_family_is_refused_with_a_list(name: str, field: str, value: Any):
+    with pytest.raises(UserError, match=rf"^config\.model\.{field}: {name} has no such field; ") as refused:
+        parse_experiment({"model": {"name": name, field: value}})
+    listed = str(refused.value).partition("allowed: ")[2].split(", ")
+    shared = [field for section, field, _ in FIELDS if section == "model"]
+    assert listed == [*shared, *own_field_kinds(name)]
+
+
+def test_whether_a_field_exists_is_known_without_its_family():
+    check_field("model.whatever")
+    check_field("run.epochs")
+    with pytest.raises(UserError, match=r"config\.run\.epoch: there is no such field; did you mean 'epochs'\?"):
+        check_field("run.epoch")
+
+
+# --- a config file and the command line
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> str:
+    path = tmp_path / "experiment.py"
+    path.write_text(
+        "from convnext_jax.config import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.model.name = 'convnext_atto'\n"
+        "    config.model.stem = 'patch2'\n"
+        "    config.model.kernel_size = 5\n"
+        "    config.model.drop_path = 0.25\n"
+        "    return config\n"
+    )
+    return str(path)
+
+
+def test_the_command_line_sets_any_field(config_file: str):
+    overrides = ["--config.model.kernel_size=3", "--config.model.grn", "--config.run.epochs", "7"]
+    overrides += ["--config.model.depths=(1,1,2,1)", "--noconfig.optim.nesterov", "--config.data.channels=1"]
+    experiment = load_experiment(config_file, overrides)
+    expected = dataclasses.replace(MODELS["convnext_atto"], stem="patch2", kernel_size=3, grn=True, depths=(1, 1, 2, 1))
+    assert experiment.model.architecture == expected
+    assert experiment.run.epochs == 7 and not experiment.optim.nesterov and experiment.data.channels == 1
+
+
+def test_a_model_of_the_same_family_keeps_what_the_file_says_of_it(config_file: str):
+    model = load_experiment(config_file, ["--config.model.name=convnextv2_nano"]).model
+    assert model.architecture == dataclasses.replace(MODELS["convnextv2_nano"], stem="patch2", kernel_size=5)
+
+
+@pytest.mark.parametrize("name", [["--config.model.name=resnet18"], ["--config.model.name", "resnet18"]])
+def test_a_model_of_another_family_drops_what_the_file_says_of_its_own(config_file: str, name: list[str]):
+    model = load_experiment(config_file, name).model
+    # What all families share stays.
+    assert model.name == "resnet18" and model.drop_path == 0.25
+    assert model.architecture == MODELS["resnet18"]
+    model = load_experiment(config_file, [*name, "--config.model.stem=conv3x3_s1", "--config.model.width=32"]).model
+    assert model.architecture == dataclasses.replace(MODELS["resnet18"], stem="conv3x3_s1", width=32)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--config.model.width=8"], r"config\.model\.width: convnext_atto has no such field; .*allowed: name, .*stem"),
+        (
+            ["--config.model.name=resnet18", "--config.model.kernel_size=5"],
+            r"config\.model\.kernel_size: resnet18 has no such field; .*allowed: name, .*width, stem$",
+        ),
+        (["--config.model.name=resnet19"], r"unknown model 'resnet19': did you mean 'resnet\d+'\?"),
+        (["--config.model.kernel_size=4"], r"config\.model\.kernel_size=4: must be odd and positive"),
+        (["--config.run.epoch=4"], r"config\.run\.epoch: there is no such field; did you mean 'epochs'\?"),
+        (["--epochs=4"], "unknown flag --epochs; see --help"),
+        (["digits"], "unexpected argument 'digits'"),
+    ],
+)
+def test_a_wrong_override_is_refused(config_file: str, overrides: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        load_experiment(config_file, overrides)
+
+
+# --- the config files of this project
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_file_is_sound_and_labelled(path: Path):
+def test_every_config_file_is_sound_and_labeled(path: Path):
     module = runpy.run_path(str(path))
     check_names(parse_experiment(module["get_config"]()))
     assert f"python train.py --config configs/{path.relative_to(CONFIG_FOLDER)}" in module["__doc__"]

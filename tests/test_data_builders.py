@@ -1,6 +1,5 @@
 """Data sets prepared without TensorFlow, from small archives in the publishers' layouts."""
 
-import gzip
 import hashlib
 import io
 import tarfile
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.image_classification import mnist
 
 from convnext_jax.config import DataConfig
 from convnext_jax.data import load, tfds_builders
@@ -48,9 +46,9 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _load(name: str, manual: Path, **kwargs: int) -> tuple[Path, dict[str, Split], tuple[str, ...]]:
+def _load(name: str, manual: Path, **fields: int | None) -> tuple[Path, dict[str, Split], tuple[str, ...]]:
     root = manual.parent / "data"
-    dataset = load(DataConfig(name=name, data_dir=str(root), manual_dir=str(manual), **kwargs))
+    dataset = load(DataConfig(name=name, data_dir=str(root), manual_dir=str(manual), **fields))
     return root, {"train": dataset.train, "test": dataset.test}, dataset.class_names
 
 
@@ -110,24 +108,46 @@ def test_cifar_from_the_binary_archive(manual: Path, name: str, label_bytes: int
     assert not list(root.glob("downloads/*/extracted-*")), "unpacked archives are removed"
 
 
-def test_grey_images_in_idx_files_become_rgb(manual: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 6)
-    monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 4)
-    images = {
-        "train": RNG.integers(0, 256, (6, 28, 28), np.uint8),
-        "t10k": RNG.integers(0, 256, (4, 28, 28), np.uint8),
-    }
-    labels = {"train": np.arange(6, dtype=np.uint8), "t10k": np.arange(4, dtype=np.uint8)}
-    for split in images:
-        with gzip.open(manual / f"{split}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(bytes(16) + images[split].tobytes())
-        with gzip.open(manual / f"{split}-labels-idx1-ubyte.gz", "wb") as file:
-            file.write(bytes(8) + labels[split].tobytes())
-    _, splits, class_names = _load("fashion_mnist", manual)
-    assert class_names[9] == "Ankle boot"
-    assert splits["train"].images.shape == (6, 28, 28, 3)
-    rgb = np.repeat(images["t10k"][..., None], 3, axis=-1)
-    assert _pairs(splits["test"].images, splits["test"].labels) == _pairs(rgb, labels["t10k"])
+def test_gray_images_stay_gray_unless_other_channels_are_asked_for(manual: Path) -> None:
+    images = {split: RNG.integers(0, 256, (n, 28, 28, 1), np.uint8) for split, n in (("train", 6), ("test", 4))}
+    labels = {split: np.arange(len(images[split])) for split in images}
+    with zipfile.ZipFile(manual / "mnist_c.zip", "w") as archive:
+        for split in images:
+            for name, array in (("images", images[split]), ("labels", labels[split])):
+                with archive.open(f"mnist_c/identity/{split}_{name}.npy", "w") as file:
+                    np.save(file, array)
+    for channels, expected in ((None, images["test"]), (3, np.repeat(images["test"], 3, axis=-1)), (1, images["test"])):
+        _, splits, class_names = _load("mnist_corrupted/identity", manual, channels=channels)
+        assert class_names == tuple("0123456789")
+        assert splits["train"].images.shape == (6, 28, 28, channels or 1)
+        assert _pairs(splits["test"].images, splits["test"].labels) == _pairs(expected, labels["test"])
+
+
+class ColorAndAlpha(tfds.core.GeneratorBasedBuilder):
+    """A data set of four channels. TFDS knows it once the class is there."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"image": tfds.features.Image(shape=(8, 8, 4)), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples(6), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count: int) -> Any:
+        rng = np.random.default_rng(count)
+        for index in range(count):
+            yield index, {"image": rng.integers(0, 256, (8, 8, 4), np.uint8), "label": index % 2}
+
+
+def test_a_data_set_keeps_the_four_channels_that_it_declares(manual: Path) -> None:
+    expected = np.random.default_rng(4).integers(0, 256, (4, 8, 8, 4), np.uint8)
+    _, splits, class_names = _load("color_and_alpha", manual)
+    assert class_names == ("0", "1") and splits["train"].images.shape == (6, 8, 8, 4)
+    assert _pairs(splits["test"].images, splits["test"].labels) == _pairs(expected, np.array([0, 1, 0, 1]))
+    _, splits, _ = _load("color_and_alpha", manual, channels=3)
+    assert _pairs(splits["test"].images, splits["test"].labels) == _pairs(expected[..., :3], np.array([0, 1, 0, 1]))
 
 
 def test_matlab_files_and_a_resize(manual: Path) -> None:
@@ -152,7 +172,7 @@ def _tiny_imagenet(path: Path) -> dict[str, bytes]:
     wnids = ["n03", "n01", "n02"]  # not in alphabetical order
     pictures = {f"train/{w}/images/{w}_{i}.JPEG": _jpeg("L" if i == 0 else "RGB") for w in wnids for i in range(3)}
     pictures |= {f"val/images/val_{i}.JPEG": _jpeg("RGB") for i in range(3)}
-    files = {name: content for name, content in pictures.items()}
+    files = dict(pictures)
     files["test/images/test_0.JPEG"] = _jpeg("RGB")
     files["wnids.txt"] = "\n".join(wnids).encode()
     files["words.txt"] = b"n00\tentity\nn01\tgoldfish, Carassius auratus\nn02\tcrane\nn03\tcrane\n"
@@ -192,11 +212,11 @@ def test_tiny_imagenet_keeps_the_jpeg_bytes(manual: Path) -> None:
                 np.testing.assert_array_equal(image, np.asarray(expected.convert("RGB")))
             if split == "train":
                 assert splits[split].labels[index] == wnids.index(file_name[:3])
-    grey = [image for image in splits["train"].images if (image == image[..., :1]).all()]
-    assert len(grey) == 3, "the greyscale JPEGs are there, as RGB"
+    gray = [image for image in splits["train"].images if (image == image[..., :1]).all()]
+    assert len(gray) == 3, "the gray JPEGs are there, as RGB"
 
 
-def test_another_archive_is_never_taken_for_the_official_one(manual: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_archive_is_never_taken_for_the_official_one(manual: Path) -> None:
     archive = manual / "tiny-imagenet-200.zip"
     _tiny_imagenet(archive)
     _declare(archive)

@@ -16,39 +16,48 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext_jax.data import cache, decode
-from convnext_jax.data.cache import CacheKey, build_cache, open_cache
+from convnext_jax.data.cache import DESCRIPTION, CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import PixelSums
-from convnext_jax.data.decode import Picture, decode_split
+from convnext_jax.data.decode import SERIAL_BELOW, Picture, decode_picture, decode_split
 from convnext_jax.errors import UserError
 from convnext_jax.files import is_writable
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomPictures:
-    """Random PNGs that are functions of (seed, index); each read of a picture adds a line to ``journal``."""
+    """Random PNGs that are functions of (seed, index).
+
+    Attributes:
+      seed: of the pixels.
+      count: how many there are.
+      channels: channels of the pictures.
+      journal: a file that gets a line, the number of the process, for each picture that is read.
+      seconds: what a read takes.
+      broken: index of a picture that is none.
+    """
 
     seed: int
     count: int = 5
+    channels: int = 3
     journal: Path | None = None
+    seconds: float = 0.0
     broken: int | None = None
 
     def __len__(self) -> int:
         return self.count
 
     def pixels(self, index: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, index]).integers(0, 256, (6, 6, 3), np.uint8)
+        return np.random.default_rng([self.seed, index]).integers(0, 256, (6, 6, self.channels), np.uint8)
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
         for index in range(start, stop):
             if self.journal is not None:
                 with self.journal.open("a") as journal:
                     journal.write(f"{os.getpid()}\n")
-                time.sleep(0.02)
+            time.sleep(self.seconds)
             buffer = io.BytesIO()
-            Image.fromarray(self.pixels(index)).save(buffer, "png")
-            encoded = b"broken" if index == self.broken else buffer.getvalue()
-            yield Picture(str(index), encoded, index % 3)
+            Image.fromarray(self.pixels(index).squeeze()).save(buffer, "png")
+            yield Picture(str(index), b"broken" if index == self.broken else buffer.getvalue(), index % 3)
 
 
 SOURCES = {"train": RandomPictures(0), "test": RandomPictures(1, 3)}
@@ -75,45 +84,42 @@ def test_what_is_cached_is_what_was_encoded(key: CacheKey) -> None:
     scaled = expected.astype(np.float64) / 255
     np.testing.assert_allclose(dataset.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(dataset.std, scaled.std((0, 1, 2)), rtol=1e-6)
-    assert not list(key.source.glob(".*.tmp-*")), "no temporary files stay"
+    assert _folders(key) == [key.folders()[0].name], "nothing temporary stays"
 
 
-def test_a_pool_of_processes_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = RandomPictures(2, 40)
-    alone = decode_split(source, tmp_path / "alone.npy", None, "alone")
-    monkeypatch.setattr(decode, "SERIAL_BELOW", 0)
-    monkeypatch.setattr(decode, "_cpu_count", lambda: 2)
-    many = RandomPictures(2, 1100)  # three chunks
-    labels, sums = decode_split(many, tmp_path / "many.npy", None, "many")
+# --- many pictures are decoded by several processes
+
+MANY = SERIAL_BELOW + 100
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+several_cores = pytest.mark.skipif(CORES < 2, reason="one core decodes alone")
+
+
+@several_cores
+def test_a_pool_of_processes_decodes_the_same(tmp_path: Path) -> None:
+    many = RandomPictures(2, MANY, journal=tmp_path / "journal")
+    labels, sums = decode_split(many, tmp_path / "many.npy", None, 3, "many")
+    assert set((tmp_path / "journal").read_text().split()) > {str(os.getpid())}
     images = np.load(tmp_path / "many.npy")
-    np.testing.assert_array_equal(images[1099], many.pixels(1099))
-    np.testing.assert_array_equal(images[:40], np.load(tmp_path / "alone.npy"))
-    np.testing.assert_array_equal(labels[:40], alone[0])
-    assert sums == PixelSums.of(images) and alone[1] == PixelSums.of(images[:40])
+    np.testing.assert_array_equal(images, np.stack([many.pixels(index) for index in range(MANY)]))
+    np.testing.assert_array_equal(labels, np.arange(MANY) % 3)
+    assert sums == PixelSums.of(images)
 
 
-def test_an_error_reaches_us_from_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "SERIAL_BELOW", 0)
-    monkeypatch.setattr(decode, "_cpu_count", lambda: 2)
+@several_cores
+def test_an_error_reaches_us_from_another_process(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="picture 700 cannot be read"):
-        decode_split(RandomPictures(2, 1100, broken=700), tmp_path / "many.npy", None, "many")
+        decode_split(RandomPictures(2, MANY, broken=700), tmp_path / "many.npy", None, 3, "many")
 
 
-def test_a_full_disk_is_told_beforehand(key: CacheKey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=100))
-    with pytest.raises(UserError, match="needs 540 bytes in .*, and 100 are free: make room there"):
-        build_cache(key, SOURCES, NAMES)
-
-
+@several_cores
 def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import pathlib, sys\n"
+        "import pathlib\n"
         "print('once')\n"
-        "from convnext_jax.data import decode\n"
+        "from convnext_jax.data.decode import decode_split\n"
         "from test_data_cache import RandomPictures\n"
-        "decode.SERIAL_BELOW, decode._cpu_count = 0, lambda: 2\n"
-        "labels, _ = decode.decode_split(RandomPictures(0, 600), pathlib.Path('images.npy'), None, 'x')\n"
+        f"labels, _ = decode_split(RandomPictures(0, {MANY}), pathlib.Path('images.npy'), None, 3, 'x')\n"
         "print(len(labels))\n"
     )
     tests = Path(__file__).resolve().parent
@@ -125,12 +131,22 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout == "once\n600\n", done.stderr
+    assert done.stdout == f"once\n{MANY}\n", done.stderr
     assert not done.stderr
 
 
+# --- a cache is whole or not there
+
+
+def test_a_full_disk_is_told_beforehand(key: CacheKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=100))
+    with pytest.raises(UserError, match="needs 540 bytes in .*, and 100 are free: make room there"):
+        build_cache(key, SOURCES, NAMES)
+
+
 def _build(key: CacheKey, journal: Path, done: "multiprocessing.Queue[list[int]]") -> None:
-    sources = {"train": RandomPictures(0, 5, journal), "test": RandomPictures(1, 3, journal)}
+    train, test = SOURCES["train"], SOURCES["test"]
+    sources = {"train": dataclasses.replace(train, journal=journal, seconds=0.02), "test": test}
     dataset = build_cache(key, sources, NAMES)
     done.put(dataset.train.labels.tolist())
 
@@ -149,30 +165,30 @@ def test_two_processes_do_the_work_once(key: CacheKey, tmp_path: Path) -> None:
     assert len(set(journal.read_text().split())) == 1, "only one of them decoded anything"
 
 
-def test_a_killed_process_does_no_harm(key: CacheKey) -> None:
-    folder = key.folders()[0]
-    code = (
-        "import pathlib, sys, tempfile, time\n"
-        "from convnext_jax.files import exclusive\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        "with exclusive(folder.parent / f'.{folder.name}.lock'):\n"
-        "    tempfile.mkdtemp(prefix=f'.{folder.name}.tmp-', dir=folder.parent)\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    root = Path(__file__).resolve().parents[1]
-    with subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, cwd=root) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        process.kill()
-    assert list(folder.parent.glob(".*.tmp-*"))
-    build_cache(key, SOURCES, NAMES)
-    assert not list(folder.parent.glob(".*.tmp-*"))
+def _folders(key: CacheKey) -> list[str]:
+    return sorted(path.name for path in key.source.iterdir() if path.is_dir())
+
+
+def test_a_killed_process_does_no_harm(key: CacheKey, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    journal = tmp_path / "journal"
+    slow = SOURCES | {"train": RandomPictures(0, journal=journal, seconds=60.0)}
+    process = context.Process(target=build_cache, args=(key, slow, NAMES))
+    process.start()
+    while process.is_alive() and not journal.exists():
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert len(_folders(key)) == 1 and open_cache(key) is None, "half a cache is left behind, and is not taken for one"
+    dataset = build_cache(key, SOURCES, NAMES)
+    np.testing.assert_array_equal(dataset.train.images[4], SOURCES["train"].pixels(4))
+    assert _folders(key) == [key.folders()[0].name]
 
 
 def test_a_failure_leaves_no_cache(key: CacheKey) -> None:
     with pytest.raises(UserError, match="labels from 0 to 2, and there are 2 classes"):
         build_cache(key, SOURCES, NAMES[:2])
-    assert [p.name for p in key.source.iterdir()] == [".convnext_jax_cache-native-v1.lock"]
+    assert _folders(key) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "description", "missing", "other data"])
@@ -220,20 +236,55 @@ def test_nowhere_to_write(key: CacheKey, tmp_path: Path) -> None:
     key.source.chmod(0o555)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(0o555)
-    with pytest.raises(UserError, match="can be written neither to .*set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match="can be written neither to .* nor to .*: set XDG_CACHE_HOME"):
         build_cache(key, SOURCES, NAMES)
+    with pytest.raises(UserError, match="example cannot be written to .*cache.*: set XDG_CACHE_HOME"):
+        build_cache(dataclasses.replace(key, beside_source=False), SOURCES, NAMES)
 
 
-def test_the_size_is_part_of_the_name(key: CacheKey) -> None:
+def test_a_folder_of_the_users_own_stays_as_it_is(key: CacheKey, tmp_path: Path) -> None:
+    own = dataclasses.replace(key, beside_source=False)
+    before = own.source.stat()
+    dataset = build_cache(own, SOURCES, NAMES)
+    assert isinstance(dataset.train.images, np.memmap)
+    assert str(dataset.train.images.filename).startswith(str(tmp_path / "cache" / "convnext_jax"))
+    assert not list(own.source.iterdir()) and own.source.stat().st_mtime_ns == before.st_mtime_ns
+    assert open_cache(own) is not None and open_cache(key) is not None, "found again, wherever it may be"
+
+
+def test_the_size_and_the_channels_are_part_of_the_name(key: CacheKey) -> None:
     build_cache(key, SOURCES, NAMES)
-    small = dataclasses.replace(key, image_size=4)
-    assert open_cache(small) is None
-    assert build_cache(small, SOURCES, NAMES).train.images.shape == (5, 4, 4, 3)
+    for changes, shape in (({"image_size": 4}, (5, 4, 4, 3)), ({"channels": 1}, (5, 6, 6, 1))):
+        other = dataclasses.replace(key, **changes)
+        assert open_cache(other) is None
+        assert build_cache(other, SOURCES, NAMES).train.images.shape == shape
     native = open_cache(key)
     assert native is not None and native.train.images.shape == (5, 6, 6, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pictures_are_kept_in_their_own_channels(key: CacheKey, channels: int) -> None:
+    sources = {"train": RandomPictures(0, 5, channels), "test": RandomPictures(1, 3, channels)}
+    dataset = build_cache(dataclasses.replace(key, channels=channels), sources, NAMES)
+    expected = np.stack([sources["train"].pixels(index) for index in range(5)])
+    np.testing.assert_array_equal(dataset.train.images, expected)
+    np.testing.assert_allclose(dataset.mean, expected.mean((0, 1, 2)) / 255, rtol=1e-6)
+    np.testing.assert_allclose(dataset.std, expected.std((0, 1, 2)) / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("own", [1, 2, 3, 4])
+def test_pictures_are_converted_as_pillow_does(own: int, channels: int) -> None:
+    (picture,) = RandomPictures(3, 1, own).read(0, 1)
+    found = decode_picture(picture, channels=channels)
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+    with Image.open(io.BytesIO(picture.encoded)) as image:
+        expected = np.asarray(image.convert(mode)).reshape(6, 6, channels)
+    np.testing.assert_array_equal(found, expected)
+    assert decode_picture(picture, size=4, channels=channels).shape == (4, 4, channels)
+
+
 def test_the_description_tells_what_is_there(key: CacheKey) -> None:
     build_cache(key, SOURCES, NAMES)
-    meta = json.loads((key.folders()[0] / cache.DESCRIPTION).read_text())
+    meta = json.loads((key.folders()[0] / DESCRIPTION).read_text())
     assert meta["class_names"] == list(NAMES) and meta["shapes"]["test_images"] == [3, 6, 6, 3]

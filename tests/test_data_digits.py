@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits as load_bunch
 
 from convnext_jax.config import DataConfig
@@ -51,7 +52,17 @@ def test_images_are_the_originals_scaled() -> None:
     native = load(DataConfig(name="digits", image_size=8))
     originals = {np.round(image * (255 / 16)).astype(np.uint8).tobytes() for image in _originals()}
     assert {image[..., 0].tobytes() for image in native.train.images} < originals
-    assert (native.train.images == native.train.images[..., :1]).all(), "grey in three channels"
+    assert (native.train.images == native.train.images[..., :1]).all(), "gray in three channels"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_channels_are_the_same_gray(channels: int) -> None:
+    rgb, dataset = (load(DataConfig(name="digits", image_size=8, channels=each)) for each in (3, channels))
+    assert dataset.train.images.shape == (1438, 8, 8, channels) and dataset.mean.shape == (channels,)
+    colors = 3 if channels == 4 else 1
+    np.testing.assert_array_equal(dataset.train.images[..., :colors], rgb.train.images[..., :colors])
+    if channels in (2, 4):
+        assert (dataset.train.images[..., -1] == 255).all(), "opaque"
 
 
 def test_statistics_are_those_of_the_train_split() -> None:

@@ -20,7 +20,7 @@ class Server(http.server.ThreadingHTTPServer):
     """Serves CONTENT; the attributes say how badly."""
 
     cut_after: int | None = None  # bytes after which the connection ends
-    honours_ranges = True
+    honors_ranges = True
     content = CONTENT
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.honours_ranges else 0
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.honors_ranges else 0
         body = self.server.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -71,9 +71,9 @@ def test_a_download_is_kept_and_not_repeated(server: Server, tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["archive.bin"]
 
 
-@pytest.mark.parametrize("honours_ranges", [True, False])
-def test_a_cut_download_is_never_taken_for_whole(server: Server, tmp_path: Path, honours_ranges: bool) -> None:
-    server.honours_ranges = honours_ranges
+@pytest.mark.parametrize("honors_ranges", [True, False])
+def test_a_cut_download_is_never_taken_for_whole(server: Server, tmp_path: Path, honors_ranges: bool) -> None:
+    server.honors_ranges = honors_ranges
     server.cut_after = 1000
     with pytest.raises(UserError, match=f"cannot download {server.url}"):
         obtain(_file(server.url), tmp_path, None)
@@ -118,14 +118,7 @@ def test_the_users_own_file_comes_first(tmp_path: Path) -> None:
 
 def test_no_network_is_told_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
-    with pytest.raises(UserError) as caught:
+    message = r"http://127\.0\.0\.1:9/archive\.bin .*fetch it by hand as archive\.bin .*--config\.data\.manual_dir=DIR$"
+    with pytest.raises(UserError, match=message):
         obtain(_file("http://127.0.0.1:9/archive.bin"), tmp_path, None)
     assert time.monotonic() - started < 5
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in (
-        "http://127.0.0.1:9/archive.bin",
-        "fetch it by hand as archive.bin",
-        "--config.data.manual_dir",
-    ):
-        assert part in message

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from convnext_jax.config import DataConfig
-from convnext_jax.data import Dataset, cache, load
+from convnext_jax.data import Dataset, load
 from convnext_jax.errors import UserError
 
 
@@ -37,6 +37,12 @@ def _load(root: Path, size: int | None = None, fraction: float = 0.0) -> Dataset
     return load(config)
 
 
+def _cached_files(root: Path) -> dict[Path, int]:
+    """The files in the user's cache, with the times of their last change."""
+    files = [path for path in (root.parent / "cache").rglob("*.*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
 @pytest.mark.parametrize("validation", ["val", "validation", "test"])
 def test_a_tree_with_a_validation_folder(root: Path, validation: str) -> None:
     (root / "val").rename(root / validation)
@@ -50,14 +56,14 @@ def test_a_tree_with_a_validation_folder(root: Path, validation: str) -> None:
 def test_suffixes_in_any_case_and_formats(root: Path) -> None:
     for suffix in ("JPG", "jpeg", "WEBP", "Png"):
         _save(root / "train" / "cat" / f"more.{suffix}", 9)
-    Image.fromarray(_pixels(5)[..., 0]).save(root / "train" / "dog" / "grey.png")
+    Image.fromarray(_pixels(5)[..., 0]).save(root / "train" / "dog" / "gray.png")
     (root / "train" / "dog" / "notes.txt").write_text("not a picture")
     (root / "train" / "dog" / "._0.png").write_text("what a file manager left")
     (root / "train" / ".thumbnails").mkdir()
     dataset = _load(root)
     assert np.bincount(dataset.train.labels).tolist() == [8, 5]
-    grey = np.repeat(_pixels(5)[..., :1], 3, axis=-1)
-    assert any((image == grey).all() for image in dataset.train.images)
+    gray = np.repeat(_pixels(5)[..., :1], 3, axis=-1)
+    assert any((image == gray).all() for image in dataset.train.images)
 
 
 def test_a_fraction_is_held_out_of_every_class(root: Path) -> None:
@@ -70,10 +76,11 @@ def test_a_fraction_is_held_out_of_every_class(root: Path) -> None:
     assert len(_load(root, fraction=0.5).test) == 4, "another fraction is another data set"
 
 
-def test_with_a_test_folder_a_fraction_of_train_is_validation(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_test_folder_a_fraction_of_train_is_validation(root: Path) -> None:
     whole = _load(root)
-    monkeypatch.setattr(cache, "decode_split", None)  # what is decoded stays decoded
+    cached = _cached_files(root)
     dataset = _load(root, fraction=0.5)
+    assert cached and _cached_files(root) == cached, "what is decoded stays decoded"
     assert dataset.validation is not None
     assert np.bincount(dataset.train.labels).tolist() == np.bincount(dataset.validation.labels).tolist() == [2, 2]
     np.testing.assert_array_equal(dataset.test.images, whole.test.images)
@@ -97,10 +104,10 @@ def test_validation_follows_the_names_of_the_files(root: Path) -> None:
     assert [image.tobytes() for image in after.images[:2]] == [image.tobytes() for image in before.images[:2]]
 
 
-def test_resizing_keeps_the_shorter_side_and_cuts_the_centre(root: Path) -> None:
+def test_resizing_keeps_the_shorter_side_and_cuts_the_center(root: Path) -> None:
     for path in root.glob("*/*/*.png"):
         picture = np.zeros((20, 60, 3), np.uint8)
-        picture[:, 20:40] = 255  # the centre square
+        picture[:, 20:40] = 255  # the center square
         Image.fromarray(picture).save(path)
     images = _load(root, size=10).train.images
     assert images.shape == (8, 10, 10, 3)
@@ -109,7 +116,7 @@ def test_resizing_keeps_the_shorter_side_and_cuts_the_centre(root: Path) -> None
     for path in root.glob("*/*/*.png"):
         Image.fromarray(checks.astype(np.uint8)).save(path)
     fine = _load(root, size=16).train.images
-    assert abs(fine.astype(int) - 127).max() < 30, "antialiased: fine checks become grey"
+    assert abs(fine.astype(int) - 127).max() < 30, "antialiased: fine checks become gray"
 
 
 def test_a_changed_picture_is_seen(root: Path) -> None:
@@ -190,7 +197,30 @@ def test_no_train_folder(root: Path) -> None:
         load(DataConfig(name="image_folder"))
 
 
-def test_a_read_only_folder(root: Path) -> None:
-    root.chmod(0o555)
-    _load(root)
-    assert sorted(path.name for path in root.iterdir()) == ["train", "val"]
+def _state(root: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]}
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o555])
+def test_the_folder_itself_stays_untouched(root: Path, mode: int) -> None:
+    root.chmod(mode)
+    before = _state(root)
+    for _ in range(2):
+        images = _load(root).train.images
+        assert isinstance(images, np.memmap)
+        assert str(images.filename).startswith(str(root.parent / "cache" / "convnext_jax"))
+    _load(root, size=4)
+    assert _state(root) == before
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(None, "RGB"), (1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+def test_pictures_have_the_channels_that_are_asked_for(root: Path, channels: int | None, mode: str) -> None:
+    path = root / "train" / "cat" / "0.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)).save(path)
+    dataset = load(DataConfig(name="image_folder", data_dir=str(root), channels=channels))
+    assert dataset.train.images.shape == (8, 8, 8, channels or 3)
+    assert dataset.mean.shape == dataset.std.shape == (channels or 3,)
+    for index, picture in enumerate((path, path.with_name("1.png"))):
+        with Image.open(picture) as image:
+            expected = np.asarray(image.convert(mode)).reshape(8, 8, -1)
+        np.testing.assert_array_equal(dataset.train.images[index], expected)

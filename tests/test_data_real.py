@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from convnext_jax.config import DataConfig
 from convnext_jax.data import Dataset, load
 from convnext_jax.data.prepared import find_prepared
+from convnext_jax.data.registry import Extent, known_extent
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -47,6 +48,7 @@ def test_cifar100(cifar100: Dataset) -> None:
     assert np.bincount(cifar100.train.labels).tolist() == [500] * 100
     assert np.bincount(cifar100.test.labels).tolist() == [100] * 100
     assert len(cifar100.class_names) == 100 and cifar100.class_names[0] == "apple"
+    assert known_extent(DataConfig("cifar100")) == Extent(32, 32, 100, 50_000, 3)
 
 
 @needs_cifar100
@@ -86,7 +88,8 @@ def test_cifar100_is_ready_in_two_seconds(cifar100: Dataset, cache_home: Path) -
 
 
 @needs_tiny_imagenet
-def test_the_tiny_imagenet_sample(tmp_path: Path) -> None:
+def test_the_tiny_imagenet_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     manual = tmp_path / "manual"
     manual.mkdir()
     archive = manual / TINY_IMAGENET.name

@@ -8,6 +8,7 @@ import pytest
 
 from convnext_jax.config import DataConfig
 from convnext_jax.data import check_name, dataset_names, load
+from convnext_jax.data.registry import Extent, known_extent
 from convnext_jax.errors import UserError
 
 
@@ -49,6 +50,17 @@ def test_own_names_import_nothing_slow() -> None:
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("config", [DataConfig("digits"), DataConfig("digits", image_size=12, channels=1)])
+def test_what_is_known_of_a_data_set_before_it_is_loaded_is_so(config: DataConfig) -> None:
+    dataset = load(config)
+    examples, height, width, channels = dataset.train.images.shape
+    assert known_extent(config) == Extent(height, width, len(dataset.class_names), examples, channels)
+
+
+def test_of_the_users_own_pictures_nothing_is_known() -> None:
+    assert known_extent(DataConfig("image_folder")) is None
 
 
 def test_a_manual_dir_that_is_not_there(tmp_path: Path) -> None:

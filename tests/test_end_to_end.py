@@ -29,9 +29,9 @@ OVERRIDES = (
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Compiled programs are kept between the processes, so that the one training step is compiled once."""
     cache = tmp_path_factory.mktemp("cache")
-    optimised = os.environ["XLA_FLAGS"].replace(QUICK_COMPILATION, "")
+    optimized = os.environ["XLA_FLAGS"].replace(QUICK_COMPILATION, "")
     return os.environ | {
-        "XLA_FLAGS": optimised,
+        "XLA_FLAGS": optimized,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
@@ -133,6 +133,10 @@ def test_another_configuration_in_the_same_workdir_is_refused(trained: Path):
         (("train.py", "--config", "configs/digits.py", "--config.run.batch_size=0"), "config.run.batch_size=0: must"),
         (("train.py", "--config", "configs/digits.py", "stray"), "unexpected argument 'stray'"),
         (("train.py", "--config", "configs/digits.py", "--config.model.name=convnext_big"), "did you mean "),
+        (
+            ("train.py", "--config", "configs/digits.py", "--config.model.name=resnet18", "--config.model.grn=True"),
+            "config.model.grn: resnet18 has no such field; allowed: name, drop_path, ",
+        ),
         (("evaluate.py",), "the following arguments are required: --workdir"),
         (("evaluate.py", "--workdir", "configs"), "configs is no workdir of train.py"),
         (("evaluate.py", "--workdir", "configs", "--batch_size", "0"), "--batch_size 0: must be at least 1"),

@@ -1,6 +1,5 @@
-"""PyTorch's weights: the same answers, the three layouts, and what is wrong with a file."""
+"""PyTorch's weights: the same answers, the layouts of each family, and what is wrong with a file."""
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -12,40 +11,44 @@ import numpy as np
 import pytest
 import torch_reference
 from conftest import ROOT
-from convnext_jax.models.architectures import ARCHITECTURES
 from safetensors.numpy import save_file
 
 from convnext_jax.errors import UserError
-from convnext_jax.models import create_model, split_model
-from convnext_jax.models.convnext_torch_names import LAYOUTS, from_torch, torch_name
-from convnext_jax.models.parameters import flat_params
-from convnext_jax.models.torch_import import export_state_dict, import_state_dict
-from convnext_jax.models.weights import Pretrained, resize_kernel, start_from
+from convnext_jax.models import abstract_model, create_model, load_model, split_model
+from convnext_jax.models.parameters import flat
+from convnext_jax.models.registry import MODELS
+from convnext_jax.models.torch_import import export_state_dict, from_torch, import_state_dict
 
 RECORD = json.loads(torch_reference.RECORD.read_text())
 
 
-def shapes(name: str, num_classes: int = torch_reference.NUM_CLASSES) -> dict[str, tuple[int, ...]]:
-    params = jax.eval_shape(lambda: split_model(create_model(name, num_classes=num_classes))[1])
-    return {path: leaf.shape for path, leaf in flat_params(params).items()}
+def shapes(name: str, num_classes: int = torch_reference.NUM_CLASSES) -> tuple[dict, dict]:
+    model = abstract_model(lambda: create_model(name, num_classes=num_classes))
+    return flat(model.params), flat(model.batch_stats)
+
+
+def draw(leaves: dict) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {path: random.standard_normal(leaf.shape).astype(np.float32) for path, leaf in leaves.items()}
 
 
 def zeros(name: str, layout: str) -> dict[str, np.ndarray]:
     """A state dict of a layout's names and shapes."""
-    params = {path: np.zeros(shape, np.float32) for path, shape in shapes(name).items()}
-    return export_state_dict(params, ARCHITECTURES[name], layout)
+    trees = [{path: np.zeros(leaf.shape, np.float32) for path, leaf in leaves.items()} for leaves in shapes(name)]
+    return export_state_dict(MODELS[name], layout, *trees)
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
     """The state dict of the record, in timm's names."""
-    return torch_reference.draw_weights({key: array.shape for key, array in zeros(name, "timm").items()})
+    layout = "torchvision" if name.startswith("resnet") else "timm"  # the same for a ResNet
+    return torch_reference.draw_weights({key: array.shape for key, array in zeros(name, layout).items()})
 
 
-@pytest.mark.parametrize("name", torch_reference.RECORDED_NAMES)
+@pytest.mark.parametrize("name", torch_reference.RECORDED)
 def test_answers_are_those_of_pytorch(name: str) -> None:
-    images = torch_reference.draw_images(torch_reference.RECORDED_SHAPE)
-    # The slope of one; the script that makes the record compares those of every size.
-    gradient = name == "convnextv2_atto"
+    images = torch_reference.draw_images(torch_reference.SHAPES[name][-1])
+    # The slope of one of each family. The script that makes the record compares those of every network.
+    gradient = name in ("convnextv2_atto", "resnet18_small_stem", "vit_tiny_patch4")
     found = torch_reference.jax_answers(name, weights(name), images, gradient=gradient, compiled=True).sample()
     for what, recorded in RECORD[name].items():
         if what == "gradient" and not gradient:
@@ -56,21 +59,24 @@ def test_answers_are_those_of_pytorch(name: str) -> None:
         np.testing.assert_allclose(found[what]["scale"], recorded["scale"], rtol=2e-5)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto", "convnext_isotropic_small"])
-def test_to_pytorch_and_back_is_the_identity(name: str, layout: str) -> None:
-    random = np.random.default_rng(0)
-    params = {path: random.standard_normal(shape).astype(np.float32) for path, shape in shapes(name).items()}
-    if ARCHITECTURES[name].isotropic and layout != "facebookresearch":
-        pytest.skip("only the reference has isotropic networks")
-    state = export_state_dict(params, ARCHITECTURES[name], layout)
-    assert len(state) == len(params)
-    imported = import_state_dict({f"module.{key}": array for key, array in state.items()}, name)
-    assert imported.layout == layout and imported.num_classes == torch_reference.NUM_CLASSES
-    jax.tree.map(np.testing.assert_array_equal, flat_params(imported.params), params)
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "convnextv2_atto", "convnext_isotropic_small", "resnet18", "resnet50", "vit_tiny_patch4"]
+)
+def test_to_pytorch_and_back_is_the_identity(name: str) -> None:
+    params, batch_stats = map(draw, shapes(name))
+    assert MODELS[name].torch_layouts
+    for layout in MODELS[name].torch_layouts:
+        state = export_state_dict(MODELS[name], layout, params, batch_stats)
+        assert len(state) == len(params) + len(batch_stats)
+        counted = {"bn1.num_batches_tracked": np.zeros((), np.int64)}  # PyTorch counts, and nobody needs it
+        imported = import_state_dict({f"module.{key}": array for key, array in (state | counted).items()}, name)
+        assert imported.layout == layout
+        assert (imported.num_classes, imported.in_channels) == (torch_reference.NUM_CLASSES, 3)
+        jax.tree.map(np.testing.assert_array_equal, flat(imported.params), params)
+        jax.tree.map(np.testing.assert_array_equal, flat(imported.batch_stats), batch_stats)
 
 
-# From `models/convnext.py`, `convnextv2.py`, `convnext_isotropic.py` of the reference, and from transformers.
+# From `models/convnext.py`, `convnextv2.py`, `convnext_isotropic.py` of the reference, transformers, torchvision, timm.
 @pytest.mark.parametrize(
     ("name", "layout", "key", "shape"),
     [
@@ -93,6 +99,14 @@ def test_to_pytorch_and_back_is_the_identity(name: str, layout: str) -> None:
         ("convnext_atto", "transformers", "classifier.bias", (13,)),
         ("convnextv2_atto", "timm", "stages.2.blocks.5.mlp.grn.bias", (640,)),
         ("convnext_tiny", "timm", "head.norm.weight", (768,)),
+        ("resnet50", "torchvision", "conv1.weight", (64, 3, 7, 7)),
+        ("resnet50", "torchvision", "layer2.0.downsample.0.weight", (512, 256, 1, 1)),
+        ("resnet50", "torchvision", "layer4.2.bn3.running_var", (2048,)),
+        ("resnet18", "torchvision", "fc.weight", (13, 512)),
+        ("vit_tiny_patch16", "timm", "cls_token", (1, 1, 192)),
+        ("vit_tiny_patch16", "timm", "pos_embed", (1, 197, 192)),
+        ("vit_tiny_patch16", "timm", "blocks.11.attn.qkv.weight", (576, 192)),
+        ("vit_tiny_patch16", "timm", "blocks.3.mlp.fc2.bias", (192,)),
     ],
 )
 def test_names_and_shapes_of_the_layouts(name: str, layout: str, key: str, shape: tuple[int, ...]) -> None:
@@ -120,15 +134,23 @@ def test_every_missing_unexpected_and_wrong_name_is_listed() -> None:
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["facebookresearch", "timm", "transformers"])
 @pytest.mark.parametrize(
     ("there", "asked"),
     [("convnext_atto", "convnext_femto"), ("convnextv2_atto", "convnext_atto"), ("convnext_small", "convnext_tiny")],
 )
-def test_weights_of_another_variant_are_recognised(there: str, asked: str, layout: str) -> None:
+def test_weights_of_another_variant_are_recognized(there: str, asked: str, layout: str) -> None:
     message = f"these weights are not {asked}: by their shapes they look like {there}, in {layout}'s names"
     with pytest.raises(UserError, match=f"^{message}$"):
         import_state_dict(zeros(there, layout), asked)
+
+
+def test_weights_of_another_family_are_recognized() -> None:
+    resnet = zeros("resnet34", "torchvision")
+    with pytest.raises(UserError, match="^these weights are not resnet18: by their shapes they look like resnet34"):
+        import_state_dict(resnet, "resnet18")
+    with pytest.raises(UserError, match="these are no weights of vit_tiny_patch16 in a known layout; they hold conv1"):
+        import_state_dict(resnet, "vit_tiny_patch16")
 
 
 def test_values_that_are_not_finite_are_named() -> None:
@@ -141,7 +163,7 @@ def test_values_that_are_not_finite_are_named() -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"conv1.weight": np.zeros(3)}, "no weights of a ConvNeXt in a known layout; they hold conv1.weight"),
+        ({"conv1.weight": np.zeros(3)}, "no weights of convnext_atto in a known layout; they hold conv1.weight"),
         ({"stem.0.weight": np.zeros((40, 3, 4, 4))}, "there is no classifier, head.fc.bias"),
     ],
 )
@@ -155,81 +177,6 @@ def test_variants_that_pytorch_does_not_have_are_refused() -> None:
         UserError, match="there are no PyTorch checkpoints of convnext_multiscale; those of convnext_at"
     ):
         import_state_dict(zeros("convnext_atto", "timm"), "convnext_multiscale")
-
-
-def test_a_parameter_that_a_layout_has_no_name_for_is_an_error() -> None:
-    with pytest.raises(ValueError, match="timm has no name for stages/0/blocks/0/lstm/kernel"):
-        torch_name("stages/0/blocks/0/lstm/kernel", "timm", (1, 1, 1, 1))
-
-
-# --- weights to start from
-
-
-def pretrained(name: str = "convnext_atto", num_classes: int = 13) -> Pretrained:
-    random = np.random.default_rng(0)
-    params = split_model(create_model(name, num_classes=num_classes))[1]
-    params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), params)
-    return Pretrained(params, name, "patch4", num_classes, "a test")
-
-
-def test_the_folder_gives_back_what_was_written(tmp_path: Path) -> None:
-    written = pretrained()
-    written.write(tmp_path / "weights")
-    read = Pretrained.read(tmp_path / "weights")
-    jax.tree.map(np.testing.assert_array_equal, written.params, read.params)
-    assert dataclasses.replace(written, params={}) == dataclasses.replace(read, params={})
-    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
-    with pytest.raises(UserError, match="exists already"):
-        written.write(tmp_path / "weights")
-    (tmp_path / "weights" / "weights.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match="holds no weights to start from"):
-        Pretrained.read(tmp_path / "weights")
-
-
-def start(given: Pretrained, name: str = "convnext_atto", num_classes: int = 13, **options):
-    fresh = split_model(create_model(name, num_classes=num_classes, seed=5, **options))[1]
-    params, notes = start_from(given, fresh)
-    return flat_params(params), flat_params(fresh), flat_params(given.params), notes
-
-
-def test_all_weights_are_taken_over_where_all_fit() -> None:
-    params, fresh, given, notes = start(pretrained())
-    jax.tree.map(np.testing.assert_array_equal, params, given)
-    assert not notes and params.keys() == fresh.keys()
-
-
-def test_another_number_of_classes_gets_a_fresh_head_and_says_so() -> None:
-    params, fresh, given, notes = start(pretrained(), num_classes=4)
-    assert notes == ["a fresh head of 4 classes stands for the one of 13"]
-    head = {"head/kernel", "head/bias"}
-    for path, array in params.items():
-        np.testing.assert_array_equal(array, fresh[path] if path in head else given[path])
-
-
-@pytest.mark.parametrize(("stem", "size"), [("patch2", 2), ("conv3x3_s1", 3)])
-def test_another_stem_gets_the_resized_kernel_and_says_so(stem: str, size: int) -> None:
-    params, _, given, notes = start(pretrained(), stem=stem)
-    assert notes == [f"the stem's kernel is resized from 4x4 to {size}x{size}"]
-    kernel = params["stem/conv/kernel"]
-    assert kernel.shape == (size, size, 3, 40)
-    np.testing.assert_allclose(kernel.sum((0, 1)), given["stem/conv/kernel"].sum((0, 1)), rtol=1e-4, atol=1e-4)
-
-
-def test_a_resized_kernel_answers_to_a_flat_image_as_before() -> None:
-    kernel = np.random.default_rng(0).standard_normal((4, 4, 3, 5)).astype(np.float32)
-    for size in (2, 3, 7):
-        resized = resize_kernel(kernel, size)
-        np.testing.assert_allclose(resized.sum((0, 1)), kernel.sum((0, 1)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(resize_kernel(kernel, 4), kernel, rtol=1e-6)
-    # Halved, four weights become one.
-    np.testing.assert_allclose(resize_kernel(kernel, 2)[0, 1], kernel[:2, 2:].sum((0, 1)), rtol=1e-5, atol=1e-6)
-
-
-def test_weights_of_another_network_are_refused_with_all_differences() -> None:
-    with pytest.raises(UserError, match="of convnext_atto, do not fit this model: .*grn/gamma is missing.*left over"):
-        start(pretrained(), "convnextv2_atto")
-    with pytest.raises(UserError, match=re.escape("norm/scale is [320], not [384]")):
-        start(pretrained(), "convnext_femto")
 
 
 # --- the command
@@ -246,9 +193,10 @@ def test_the_command_makes_the_folder(tmp_path: Path) -> None:
     done = run(tmp_path / "a.safetensors", "--model", "convnextv2_atto", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "convnextv2_atto of 13 classes, in timm's names" in done.stdout
-    read = Pretrained.read(tmp_path / "out")
+    model, folder = load_model(tmp_path / "out")
     expected = import_state_dict(state, "convnextv2_atto").params
-    jax.tree.map(np.testing.assert_array_equal, read.params, expected)
+    jax.tree.map(np.testing.assert_array_equal, split_model(model)[1], expected)
+    assert folder.mean == (0.485, 0.456, 0.406) and len(folder.class_names) == 13
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,92 @@
-"""The stem's and downsampling's convolutions, against XLA's own."""
+"""Convolutions with every window, stride, padding and number of groups, against XLA's own."""
+
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from convnext_jax.ops.patches import conv_windows, merge_patches
+
+from convnext_jax.ops.convolution import Padding, conv
+
+NONE: Padding = ((0, 0), (0, 0))
 
 
-def draw(*shapes: tuple[int, ...]) -> list[np.ndarray]:
-    random = np.random.default_rng(0)
-    return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Sides of the map and of the kernel, channels before and after, and the options."""
+
+    map: tuple[int, int]
+    kernel: tuple[int, int]
+    channels: tuple[int, int] = (3, 5)
+    stride: int = 1
+    padding: Padding = NONE
+    groups: int = 1
 
 
-def convolution(x: np.ndarray, kernel: np.ndarray, stride: int, padding: int) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+CASES = {
+    "one pixel": Case((4, 6), (1, 1)),
+    "one pixel, stride 2": Case((5, 6), (1, 1), stride=2),
+    "one pixel, stride 2, padding": Case((5, 6), (1, 1), stride=2, padding=((1, 1), (1, 1))),
+    "patches": Case((8, 4), (4, 4), stride=4),
+    "patches, pixels left over": Case((9, 11), (2, 2), stride=2),
+    "patches, padding": Case((7, 8), (2, 2), stride=2, padding=((1, 0), (0, 2))),
+    "window": Case((8, 5), (3, 3), padding=((1, 1), (1, 1))),
+    "window, stride 2": Case((9, 6), (3, 3), stride=2, padding=((1, 1), (1, 1))),
+    "window, asymmetric": Case((9, 6), (3, 3), stride=2, padding=((0, 1), (2, 1))),
+    "window on one pixel": Case((1, 1), (3, 3), stride=2, padding=((1, 1), (1, 1))),
+    "flat window": Case((5, 7), (1, 3), padding=((0, 0), (1, 1))),
+    "stride beyond the window": Case((9, 10), (2, 2), stride=3),
+    "many channels": Case((5, 6), (3, 3), (40, 5), padding=((1, 1), (1, 1))),
+    "many channels, asymmetric": Case((9, 6), (3, 3), (40, 5), stride=2, padding=((0, 1), (2, 1))),
+    "two groups": Case((5, 6), (3, 3), (4, 6), padding=((1, 1), (1, 1)), groups=2),
+    "two groups, asymmetric": Case((9, 6), (3, 3), (4, 6), stride=2, padding=((0, 1), (2, 1)), groups=2),
+    "two groups of patches": Case((8, 6), (2, 2), (4, 6), stride=2, groups=2),
+    "two groups of one pixel": Case((3, 4), (1, 1), (4, 6), groups=2),
+    "a group for each channel": Case((5, 6), (3, 3), (4, 8), stride=2, padding=((1, 1), (1, 1)), groups=4),
+}
 
 
-@pytest.mark.parametrize("side", [(8, 8), (9, 11), (4, 6)])
-@pytest.mark.parametrize("patch", [1, 2, 4])
-def test_merge_patches_is_the_convolution_of_that_stride(patch: int, side: tuple[int, int]) -> None:
-    x, kernel = draw((2, *side, 3), (patch, patch, 3, 5))
-    expected = convolution(x, kernel, patch, 0)
-    np.testing.assert_allclose(merge_patches(x, kernel), expected, rtol=1e-5, atol=1e-5)
+def draw(case: Case) -> tuple[jax.Array, jax.Array]:
+    random, (inputs, outputs) = np.random.default_rng(0), case.channels
+    shapes = (2, *case.map, inputs), (*case.kernel, inputs // case.groups, outputs)
+    x, kernel = (jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in shapes)
+    return x, kernel
 
 
-@pytest.mark.parametrize("side", [(8, 8), (9, 6), (3, 5), (1, 1)])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("channels", [3, 40])
-def test_conv_windows_is_the_convolution_of_that_stride(channels: int, stride: int, side: tuple[int, int]) -> None:
-    x, kernel = draw((2, *side, channels), (3, 3, channels, 5))
-    expected = convolution(x, kernel, stride, 1)
-    windows = conv_windows(x, kernel, stride=stride, padding=1)
-    np.testing.assert_allclose(windows, expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_are_those_of_xla(name: str) -> None:
+    case = CASES[name]
+    x, kernel = draw(case)
+
+    def ours(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv(x, kernel, stride=case.stride, padding=case.padding, groups=case.groups)
+
+    def expected(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (case.stride, case.stride),
+            case.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=case.groups,
+        )
+
+    def with_gradients(convolve, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
+        y, pull = jax.vjp(convolve, x, kernel)
+        return y, *pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    both = jax.jit(lambda x, kernel: [with_gradients(convolve, x, kernel) for convolve in (ours, expected)])
+    for found, wanted in zip(*both(x, kernel), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["one pixel", "patches", "window", "many channels", "two groups"])
+def test_bfloat16_stays_bfloat16(name: str) -> None:
+    case = CASES[name]
+    x, kernel = draw(case)
+    options = {"stride": case.stride, "padding": case.padding, "groups": case.groups}
+    exact = conv(x, kernel, **options)
+    half = conv(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), **options)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), exact, atol=0.02 * np.abs(exact).max())

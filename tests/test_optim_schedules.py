@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext_jax.config import SCHEDULES, OptimConfig, parse_experiment
+from convnext_jax.config import CHOICES, OptimConfig, parse_experiment
 from convnext_jax.errors import UserError
 from convnext_jax.optim.schedules import make_schedule
 
@@ -69,7 +69,7 @@ def test_one_cycle_rises_from_a_25th_and_falls_to_the_floor(floor: float):
     assert (np.diff(found[:13]) > 0).all() and (np.diff(found[12:]) < 0).all()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", CHOICES["optim", "schedule"])
 def test_every_schedule_learns_from_the_first_step_and_reaches_its_peak_where_the_warmup_ends(schedule: str):
     fields = {"decay_epochs": (6,)} if schedule == "step" else {}
     found = rates(10, 5, schedule=schedule, learning_rate=0.3, min_learning_rate=0.003, warmup_epochs=2.0, **fields)
@@ -95,13 +95,13 @@ def test_every_schedule_learns_from_the_first_step_and_reaches_its_peak_where_th
         ({"schedule": "step", "decay_epochs": (50, 50)}, r"config\.optim\.decay_epochs=\(50, 50\): must ascend"),
         (
             {"schedule": "step", "decay_epochs": (50, 100)},
-            r"decay_epochs=\(50, 100\): must lie behind .* before the end of the run at config\.run\.epochs=100",
+            r"decay_epochs=\(50, 100\): must be after .* before the end of the run at config\.run\.epochs=100",
         ),
         (
             {"schedule": "step", "decay_epochs": (5, 50)},
-            r"decay_epochs=\(5, 50\): must lie behind the warm-up of config\.optim\.warmup_epochs=5 and",
+            r"decay_epochs=\(5, 50\): must be after the warm-up of config\.optim\.warmup_epochs=5 and",
         ),
-        ({"schedule": "step", "decay_epochs": (0, 50), "warmup_epochs": 0}, r"decay_epochs=\(0, 50\): must lie behind"),
+        ({"schedule": "step", "decay_epochs": (0, 50), "warmup_epochs": 0}, r"decay_epochs=\(0, 50\): must be after"),
         ({"schedule": "step", "decay_epochs": (5, 7.5)}, r"config\.optim\.decay_epochs\[1\]=7\.5: must be of type int"),
         ({"decay_factor": 1.0}, r"config\.optim\.decay_factor=1\.0: must be in \[0, 1\)"),
         ({"decay_factor": 0.0}, r"config\.optim\.decay_factor=0\.0: must be greater than 0"),
@@ -109,7 +109,7 @@ def test_every_schedule_learns_from_the_first_step_and_reaches_its_peak_where_th
         ({"decay_fraction": 0.0}, r"config\.optim\.decay_fraction=0\.0: must be greater than 0"),
         (
             {"schedule": "one_cycle", "warmup_epochs": 0},
-            r"schedule=one_cycle peaks at config\.optim\.warmup_epochs=0, which must lie between 0 and config\.run\.ep",
+            r"schedule=one_cycle peaks at config\.optim\.warmup_epochs=0, which must be between 0 and config\.run\.ep",
         ),
         (
             {"schedule": "one_cycle", "warmup_epochs": 100},

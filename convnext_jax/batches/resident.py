@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.batches.order import EpochOrders
-from convnext_jax.batches.source import Batch, Feed
+from convnext_jax.batches.source import Batch
 from convnext_jax.data.dataset import Split
 from convnext_jax.sharding import Sharding, abstract
 
@@ -63,6 +64,24 @@ def abstract_split(split: Split, sharding: Sharding) -> ResidentSplit:
     return ResidentSplit(rows, labels, tuple(image_shape))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ResidentFeed:
+    """What a `ResidentSource` hands to a call to the device.
+
+    Attributes:
+      split: the training split, of N examples.
+      order: their order in the epoch, int32 [N].
+      epoch: of the call, int32 scalar.
+      first_position: number of the call's first step in the epoch, int32 scalar.
+    """
+
+    split: ResidentSplit
+    order: jax.Array
+    epoch: jax.Array
+    first_position: jax.Array
+
+
 class ResidentSource:
     """The batches of a split on the devices; see `convnext_jax.batches.source.BatchSource`.
 
@@ -92,25 +111,22 @@ class ResidentSource:
         """See `BatchSource`."""
         return self.split.num_examples // self.batch_size
 
-    def feed(self, first_step: int, num_steps: int, capacity: int) -> Feed:
+    def feed(self, first_step: int, num_steps: int) -> ResidentFeed:
         """See `BatchSource.feed`."""
         del num_steps
         epoch, position = divmod(first_step, self.steps_per_epoch)
-        positions = np.arange(position, position + capacity, dtype=np.int32)
-        positions, epoch_scalar = jax.device_put((positions, np.int32(epoch)), self._sharding.replicated)
-        return Feed((self.split, self._orders.order(epoch), epoch_scalar), positions)
+        numbers = jax.device_put((np.int32(epoch), np.int32(position)), self._sharding.replicated)
+        return ResidentFeed(self.split, self._orders.order(epoch), *numbers)
 
-    def batch(self, shared: tuple[ResidentSplit, jax.Array, jax.Array], this_step: jax.Array) -> Batch:
+    def batch(self, feed: ResidentFeed, index: jax.Array) -> Batch:
         """See `BatchSource.batch`."""
-        split, order, epoch = shared
-        indices = jax.lax.dynamic_slice_in_dim(order, this_step * self.batch_size, self.batch_size)
+        start = (feed.first_position + index) * self.batch_size
+        indices = jax.lax.dynamic_slice_in_dim(feed.order, start, self.batch_size)
         indices = jax.lax.with_sharding_constraint(indices, self._sharding.batch)
-        return Batch(*split.take(indices), indices, epoch)
+        images, labels = feed.split.take(indices)
+        return Batch(images, labels, indices, feed.epoch)
 
-    def abstract_feed(self, capacity: int) -> Feed:
+    def abstract_feed(self) -> ResidentFeed:
         """See `BatchSource.abstract_feed`."""
-        order = jax.ShapeDtypeStruct((self.split.num_examples,), jnp.int32)
-        positions, epoch = jax.ShapeDtypeStruct((capacity,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
-        split = abstract(self.split, self._sharding.replicated)
-        order, positions, epoch = abstract((order, positions, epoch), self._sharding.replicated)
-        return Feed((split, order, epoch), positions)
+        feed: Any = (jax.ShapeDtypeStruct((self.num_examples,), jnp.int32), *[jax.ShapeDtypeStruct((), jnp.int32)] * 2)
+        return abstract(ResidentFeed(self.split, *feed), self._sharding.replicated)

@@ -24,22 +24,9 @@ class Batch:
     epoch: jax.Array
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Feed:
-    """What a source hands to one call to the device.
-
-    Attributes:
-      shared: what all steps of the call read, a tree of arrays.
-      per_step: what each step reads of its own, a tree of arrays [steps,...].
-    """
-
-    shared: Any
-    per_step: Any
-
-
 class BatchSource(Protocol):
-    """Where the batches of a training come from. The step scans over what a source hands it, and knows nothing else.
+    """Where the batches of a training come from. A call to the device loops over what a source hands
+    to it, and knows nothing else.
 
     The batch of a step is a function of the seed and the step alone.
 
@@ -58,25 +45,24 @@ class BatchSource(Protocol):
         """See the class."""
         ...
 
-    def feed(self, first_step: int, num_steps: int, capacity: int) -> Feed:
-        """Returns what the steps from ``first_step`` on read, on the devices.
+    def feed(self, first_step: int, num_steps: int) -> Any:
+        """Returns what the steps of one call to the device read: a tree of arrays, on the devices.
 
         Args:
           first_step: counted from the start of the run.
           num_steps: how many steps; all of them are in one epoch.
-          capacity: length of the arrays in ``per_step``, at least ``num_steps``. What is beyond is not read.
         """
         ...
 
-    def batch(self, shared: Any, this_step: Any) -> Batch:
-        """Returns the batch of a step, inside of the compiled step.
+    def batch(self, feed: Any, index: jax.Array) -> Batch:
+        """Returns the batch of a step, inside of the compiled program.
 
         Args:
-          shared: that of the feed.
-          this_step: the step's part of ``per_step``.
+          feed: what `feed` returned for the call.
+          index: the number of the step in the call, int32 scalar, from 0.
         """
         ...
 
-    def abstract_feed(self, capacity: int) -> Feed:
-        """Returns the shapes, dtypes and shardings of what `feed` returns."""
+    def abstract_feed(self) -> Any:
+        """Returns the shapes, dtypes and shardings of what `feed` returns, the same for every call."""
         ...

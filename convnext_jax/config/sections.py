@@ -202,7 +202,7 @@ class RunConfig:
       keep_best: how many of the best checkpoints are kept besides.
       image_sizes: sides in pixels that the training images are scaled to on the device, in equal parts of the run, such
         as ``(24, 32)``; their own size throughout if empty. Images that are evaluated are scaled to the last of them.
-      steps_per_dispatch: the most training steps that run on the device in one call. Changes no figure.
+      steps_per_dispatch: the most training steps that run on the device in one call, 512 at most. Changes no figure.
     """
 
     seed: int = 0

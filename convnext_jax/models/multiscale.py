@@ -5,7 +5,7 @@ output concatenated with a 1x1 branch, a 1x1 -> 3x3 branch and a 1x1 -> 5x5 bran
 halves the channels. A 1x1 convolution brings the concatenation back to the width of the block, and a residual is added.
 The paper leaves widths and groups open. The readings below meet the parameters of every row to 0.15% and its
 multiply-adds to 0.7%, if a layer that two branches share is counted at each of its uses
-(`tests/test_models_variants.py`).
+(`tests/test_models_multiscale.py`).
 
 With C channels, y the normalized output of the 7x7 convolution, and k x k depthwise convolutions:
 

@@ -111,11 +111,15 @@ def named_architecture(name: str, fields: Mapping[str, Any] | None = None) -> Ar
     """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}: {nearest(name, MODELS)}")
-    own = [field.name for field in dataclasses.fields(MODELS[name])]
-    for field in fields or {}:
+    return _replace(MODELS[name], name, fields or {})
+
+
+def _replace(architecture: Architecture, name: str, fields: Mapping[str, Any]) -> Architecture:
+    own = [field.name for field in dataclasses.fields(architecture)]
+    for field in fields:
         if field not in own:
             raise UserError(f"{field}: {name} has no such field; {nearest(field, own)}")
-    return dataclasses.replace(MODELS[name], **(fields or {}))
+    return dataclasses.replace(architecture, **fields)
 
 
 def create_model(
@@ -163,7 +167,7 @@ def create_model(
     if isinstance(name, str):
         architecture = named_architecture(name, fields)
     else:
-        architecture = dataclasses.replace(name, **fields)
+        architecture = _replace(name, type(name).__name__, fields)
     check("num_classes", num_classes, num_classes >= 1, "1 or more")
     check("in_channels", in_channels, in_channels >= 1, "1 or more")
     check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")

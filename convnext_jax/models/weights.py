@@ -139,8 +139,8 @@ def start_from(
             continue
         adapted = architecture.adapt_weight(path, array, fresh[path].shape)
         if adapted is not None:
-            sizes = ["x".join(map(str, shape[:-1])) for shape in (array.shape, fresh[path].shape)]
-            notes.append(f"{path} is resized from {sizes[0]} to {sizes[1]}")
+            before, after = ("x".join(map(str, each.shape[:-2] or each.shape[:1])) for each in (array, fresh[path]))
+            notes.append(f"{path} is resized from {before} to {after}")
             given[path] = adapted
     problems = _differences(fresh, given) + _differences(flat(batch_stats), flat(folder.batch_stats))
     if problems:

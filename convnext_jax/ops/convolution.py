@@ -43,8 +43,14 @@ def conv(
     Returns:
       [B,H',W',D] with ``H' = (H + zeros above and below - k) // stride + 1``. Pixels on the right and at the bottom
       that fill no window are left out.
+
+    Raises:
+      ValueError: the window is larger than the map with its zeros.
     """
     height, width, inputs, _ = kernel.shape
+    sides = [side + sum(zeros) for side, zeros in zip(x.shape[1:3], padding, strict=True)]
+    if sides[0] < height or sides[1] < width:
+        raise ValueError(f"a window of {height}x{width} pixels is larger than a map of {sides[0]}x{sides[1]}")
     unpadded = padding == ((0, 0), (0, 0))
     if groups == 1 and unpadded and height == width == stride:
         return _merge_patches(x, kernel)

@@ -16,7 +16,7 @@ from convnext_jax.models.parameters import count_parameters
 from convnext_jax.run.prepare import Run
 from convnext_jax.run.signals import StopSignals
 from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import Metrics
+from convnext_jax.train.step import MOST_STEPS, Metrics
 from convnext_jax.workdir.checkpoints import ITEMS, best_metric
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
 
@@ -71,6 +71,7 @@ def _train_steps(run: Run, signals: StopSignals) -> None:
     step, state = run.first_step, run.state
     size = plan.image_size_at(step)
     train_call = compiler.wait_for(size)
+    most_steps = min(plan.experiment.run.steps_per_dispatch, MOST_STEPS)
     evaluation_steps = plan.experiment.run.eval_every_epochs * plan.steps_per_epoch
     run.output.open_log(step, plan.total_steps, plan.steps_per_epoch)
     try:
@@ -86,8 +87,8 @@ def _train_steps(run: Run, signals: StopSignals) -> None:
                     break  # what is not saved yet must not wait for a compiler
                 train_call = compiler.wait_for(size)
                 reporter.restart_clock()
-            num_steps = call_length(step, plan.steps_per_epoch, plan.call_capacity)
-            feed = run.source.feed(step, num_steps, plan.call_capacity)
+            num_steps = call_length(step, plan.steps_per_epoch, most_steps)
+            feed = run.source.feed(step, num_steps)
             state, metrics = train_call(state, feed, _on_device(num_steps, run), seed)
             step += num_steps
             # One call behind, so that the device already works on the next steps while the host reads these figures.

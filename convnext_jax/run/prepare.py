@@ -66,11 +66,6 @@ class RunPlan:
         """Steps of the whole run."""
         return self.experiment.run.epochs * self.steps_per_epoch
 
-    @property
-    def call_capacity(self) -> int:
-        """The most steps of a call to the device."""
-        return min(self.experiment.run.steps_per_dispatch, self.steps_per_epoch)
-
     def image_size_at(self, step: int) -> int | None:
         """Returns the side in pixels that the images of a step are scaled to; None keeps their own."""
         sizes, epochs = self.experiment.run.image_sizes, self.experiment.run.epochs
@@ -161,7 +156,7 @@ def prepare(
     if sizes := plan.image_sizes_from(first_step):
         begins = "resuming" if first_step else "starting"
         output.say(f"{begins} at step {first_step} of {plan.total_steps}; compiling")
-        compiler.begin(sizes, plan.spec, plan.state, plan.call_capacity)
+        compiler.begin(sizes, plan.spec, plan.state)
     # XLA compiles meanwhile.
     source, evaluated = put_data(plan, dataset)
     state = _restore(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)

@@ -25,18 +25,17 @@ class StepCompiler:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compilation")
         self._programs: dict[int | None, Future[jax.stages.Compiled]] = {}
 
-    def begin(self, sizes: Iterable[int | None], spec: StepSpec, state: TrainState, capacity: int) -> None:
+    def begin(self, sizes: Iterable[int | None], spec: StepSpec, state: TrainState) -> None:
         """Begins to compile for sizes of the images, in this order, and returns. Sizes asked for before are skipped.
 
         Args:
           sizes: sides in pixels that the images are scaled to; None is their own.
           spec: what the steps are compiled for, except for the size.
           state: the shapes and shardings of the state.
-          capacity: the most steps of a call.
         """
 
         def lower(size: int | None) -> jax.stages.Lowered:
-            return lower_train_steps(dataclasses.replace(spec, image_size=size), state, capacity)
+            return lower_train_steps(dataclasses.replace(spec, image_size=size), state)
 
         for size in sizes:
             if size in self._programs:

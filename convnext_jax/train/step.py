@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from convnext_jax.batches.preprocess import resize
-from convnext_jax.batches.source import Batch, BatchSource, Feed
+from convnext_jax.batches.source import Batch, BatchSource
 from convnext_jax.keys import Stream, stream_key
 from convnext_jax.ops.cpu import update_in_place_on_cpu
 from convnext_jax.sharding import Sharding
@@ -17,9 +17,10 @@ from convnext_jax.tasks.interface import Task
 from convnext_jax.train.gradients import BatchResult, accumulated_gradient, gradient_norm, sharpness_aware
 from convnext_jax.train.state import TrainState, update_ema
 
+MOST_STEPS = 512  # of a call to the device
 # From (seed, step, batch) to the network's input, float32 [B,H,W,C], and the task's targets.
 Augment = Callable[[jax.Array, jax.Array, Batch], tuple[jax.Array, Any]]
-# By name, float32 scalars of a step, or arrays [steps]: ``loss``, those of the task, ``grad_norm`` (the global norm
+# By name, float32 scalars of a step, or arrays over steps: ``loss``, those of the task, ``grad_norm`` (the global norm
 # before any clipping) and ``lr``.
 Metrics = dict[str, jax.Array]
 
@@ -89,40 +90,38 @@ def train_step(spec: StepSpec, state: TrainState, batch: Batch, seed: jax.Array)
 
 
 def train_steps(
-    spec: StepSpec, state: TrainState, feed: Feed, num_steps: jax.Array, seed: jax.Array
+    spec: StepSpec, state: TrainState, feed: Any, num_steps: jax.Array, seed: jax.Array
 ) -> tuple[TrainState, Metrics]:
     """Takes many steps, with what a source hands to them.
 
-    The number of steps is a value, not part of the program. So a call may have any number of them, up to the capacity
-    of the feed, and a step computes the same to the last bit whatever the call that it is in.
+    The number of steps is a value, not part of the program. So a call may have any number of them, and a step computes
+    the same to the last bit whatever the call that it is in.
 
     Args:
       spec: what is fixed.
       state: the state before the first of the steps.
-      feed: what the source hands to the call, of any capacity.
-      num_steps: int32 scalar, at most the capacity.
+      feed: what the source hands to the call.
+      num_steps: int32 scalar, at most `MOST_STEPS`.
       seed: uint32 scalar.
 
     Returns:
-      The state after the last step, and the metrics of each, arrays [capacity], 0 beyond the number of steps.
+      The state after the last step, and the metrics of each, arrays [MOST_STEPS], 0 beyond the number of steps.
     """
-    capacity = jax.tree.leaves(feed.per_step)[0].shape[0]
 
     @jax.jit  # so that it is traced once, for its shapes and for the loop
-    def step(state: TrainState, feed: Feed, index: jax.Array) -> tuple[TrainState, Metrics]:
-        this_step = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), feed.per_step)
-        return train_step(spec, state, spec.source.batch(feed.shared, this_step), seed)
+    def step(state: TrainState, feed: Any, index: jax.Array) -> tuple[TrainState, Metrics]:
+        return train_step(spec, state, spec.source.batch(feed, index), seed)
 
     def body(index: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, metrics = step(carry[0], feed, index)
         return state, jax.tree.map(lambda all_steps, one: all_steps.at[index].set(one), carry[1], metrics)
 
     _, shapes = jax.eval_shape(step, state, feed, jnp.int32(0))
-    metrics = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
+    metrics = jax.tree.map(lambda leaf: jnp.zeros((MOST_STEPS, *leaf.shape), leaf.dtype), shapes)
     return jax.lax.fori_loop(jnp.int32(0), num_steps, body, (state, metrics))
 
 
-def lower_train_steps(spec: StepSpec, state: TrainState, capacity: int) -> jax.stages.Lowered:
+def lower_train_steps(spec: StepSpec, state: TrainState) -> jax.stages.Lowered:
     """Traces :func:`train_steps`, for ``(state, feed, num_steps, seed)``. The state that a call is given is donated.
 
     Of the state the shapes and shardings are all it needs (`convnext_jax.sharding.abstract`). A program that was
@@ -130,11 +129,11 @@ def lower_train_steps(spec: StepSpec, state: TrainState, capacity: int) -> jax.s
     error.
     """
 
-    def run(state: TrainState, feed: Feed, num_steps: jax.Array, seed: jax.Array) -> tuple[TrainState, Metrics]:
+    def run(state: TrainState, feed: Any, num_steps: jax.Array, seed: jax.Array) -> tuple[TrainState, Metrics]:
         return train_steps(spec, state, feed, num_steps, seed)
 
     whole = spec.sharding.replicated
     num_steps = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
     jitted = jax.jit(run, donate_argnums=0, out_shardings=(spec.sharding.state, whole))
-    return jitted.lower(state, spec.source.abstract_feed(capacity), num_steps, seed)
+    return jitted.lower(state, spec.source.abstract_feed(), num_steps, seed)

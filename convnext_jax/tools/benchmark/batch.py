@@ -161,7 +161,7 @@ def training_bytes(experiment: Experiment, extent: Extent, sharding: Sharding) -
         split = abstract_split(Split(images, labels), sharding)
         source = ResidentSource(split, seed=0, batch_size=batch_size, sharding=sharding)
         try:
-            used = program_bytes(lower_train_steps(dataclasses.replace(spec, source=source), plan.state, 1).compile())
+            used = program_bytes(lower_train_steps(dataclasses.replace(spec, source=source), plan.state).compile())
         except jax.errors.JaxRuntimeError as error:
             # TPU's compiler refuses what does not fit.
             if "RESOURCE_EXHAUSTED" not in str(error):

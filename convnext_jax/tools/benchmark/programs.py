@@ -107,9 +107,9 @@ def pipeline_part(
     first_steps = itertools.count(step=num_steps)
     return _training(
         "pipeline",
-        lambda: lower_train_steps(spec, plan.state, num_steps).compile(),
+        lambda: lower_train_steps(spec, plan.state).compile(),
         state,
-        ((source.feed(step, num_steps, num_steps), count, seed) for step in first_steps),
+        ((source.feed(step, num_steps), count, seed) for step in first_steps),
     )
 
 

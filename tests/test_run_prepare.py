@@ -1,0 +1,162 @@
+"""A run made ready: what is refused before anything is compiled, and what a run starts from."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from test_run_loop import last_params, run
+from tiny import TINY, tiny_dataset, tiny_experiment, tiny_model
+
+from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
+from convnext_jax.errors import UserError
+from convnext_jax.models import split_model
+from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.interface import Architecture, BuildOptions, Model
+from convnext_jax.models.weights import ModelFolder
+from convnext_jax.run.prepare import check_against_data, check_without_data, initial_state, make_plan, put_data
+from convnext_jax.sharding import Sharding, make_mesh
+
+DATASET = tiny_dataset()
+
+
+def changed(experiment: Experiment, **sections: dict[str, Any]) -> Experiment:
+    parts = {name: dataclasses.replace(getattr(experiment, name), **fields) for name, fields in sections.items()}
+    return dataclasses.replace(experiment, **parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": {"batch_size": 41}}, "batch_size=41 is larger than tiny's 40 training images"),
+        ({"run": {"batch_size": 12}}, "batch_size=12 is not a multiple of the 8 devices; take 8 or 16"),
+        (
+            {"run": {"batch_size": 16}, "optim": {"accumulation": 4}},
+            r"batch_size / config\.optim\.accumulation=4 is not a multiple of the 8 devices",
+        ),
+        ({"augment": {"crop_padding": 16}}, "crop_padding=16: reflection needs less than"),
+    ],
+)
+def test_what_only_the_data_and_the_devices_can_tell_is_refused(change: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        check_against_data(changed(tiny_experiment(), **change), DATASET, Sharding(make_mesh()))
+
+
+def test_images_too_small_for_the_network_are_refused():
+    experiment = dataclasses.replace(tiny_experiment(), augment=AugmentConfig(crop_padding=0))
+    with pytest.raises(UserError, match="images of 8x8 pixels are too small .* the smallest that works is 16x16"):
+        check_against_data(experiment, tiny_dataset(size=8), Sharding(make_mesh()))
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadAlone(Architecture):
+    """A network without a hidden matrix."""
+
+    def build(self, options: BuildOptions) -> Model:
+        model = TINY.build(options)
+        del model.stages, model.stem
+        return model
+
+    @property
+    def smallest_image(self) -> int:
+        return 1
+
+
+def test_muon_without_hidden_matrices_is_refused_without_data():
+    experiment = dataclasses.replace(tiny_experiment(), optim=OptimConfig(name="muon"))
+    check_without_data(experiment)
+    with pytest.raises(UserError, match=r"config\.optim\.name=muon .* config\.model\.name has none"):
+        check_without_data(changed(experiment, model={"architecture": HeadAlone()}))
+
+
+def test_a_metric_that_does_not_exist_is_refused_without_data():
+    with pytest.raises(UserError, match="best_metric='top3': unknown"):
+        check_without_data(tiny_experiment(best_metric="top3"))
+
+
+def test_a_plan_has_the_shapes_and_shardings_of_what_is_put_on_the_devices():
+    plan = make_plan(tiny_experiment(), DATASET, Sharding(make_mesh(jax.devices()[:2])))
+    state, (source, evaluated) = initial_state(plan), put_data(plan, DATASET)
+    planned = (plan.state, plan.spec.source.abstract_feed(), plan.evaluated)
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, (planned, (state, source.feed(5, 3), evaluated))),
+        strict=True,
+    ):
+        assert (ours.shape, ours.dtype, ours.sharding) == (theirs.shape, theirs.dtype, theirs.sharding)
+
+
+def test_image_sizes_take_equal_parts_of_the_epochs():
+    def plan(**run: Any) -> Any:
+        experiment = tiny_experiment(epochs=5, batch_size=20, **run)  # two steps an epoch
+        return make_plan(experiment, DATASET, Sharding(make_mesh(jax.devices()[:1])))
+
+    sized = plan(image_sizes=(16, 24, 16))
+    assert [sized.image_size_at(step) for step in range(10)] == [16, 16, 16, 16, 24, 24, 24, 24, 16, 16]
+    assert sized.image_sizes_from(0) == sized.image_sizes_from(3) == [16, 24]
+    assert sized.image_sizes_from(8) == [16]
+    assert plan().image_size_at(7) is None and plan().image_sizes_from(0) == [None]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_need_not_have_three_channels(channels: int):
+    dataset = tiny_dataset(channels=channels)
+    plan = make_plan(tiny_experiment(), dataset, Sharding(make_mesh(jax.devices()[:1])))
+    assert plan.model.params["stem"]["conv"]["kernel"].shape == (2, 2, channels, 8)
+    batch = plan.spec.source
+    feed = put_data(plan, dataset)[0].feed(0, 1)
+    images = jax.jit(lambda feed: batch.batch(feed, np.int32(0)).images)(feed)
+    assert images.shape == (8, 16, 16, channels)
+
+
+# --- weights to start from
+
+
+def write_weights(directory: Path, num_classes: int = 4) -> Any:
+    params = split_model(tiny_model(seed=9))[1]
+    params["head"] = {"kernel": np.ones((16, num_classes), np.float32), "bias": np.ones(num_classes, np.float32)}
+    params = jax.tree.map(np.asarray, params)
+    names = tuple(map(str, range(num_classes)))
+    folder = ModelFolder(params, {}, "convnext_atto", dataclasses.asdict(TINY), names, (0.5,) * 3, (0.25,) * 3, "x")
+    folder.write(directory)
+    return params
+
+
+def starting_from(directory: Path) -> Experiment:
+    # A learning rate at which nothing moves.
+    optim = {"learning_rate": 1e-12, "min_learning_rate": 0.0}
+    return changed(tiny_experiment(epochs=1), model={"init_from": str(directory)}, optim=optim)
+
+
+@pytest.mark.parametrize("num_classes", [4, 7])
+def test_a_run_starts_from_weights_and_needs_them_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], num_classes: int
+):
+    params = write_weights(tmp_path / "weights", num_classes)
+    experiment = starting_from(tmp_path / "weights")
+    run(experiment, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert f"starting from the weights in {tmp_path / 'weights'}" in said
+    assert ("a fresh head of 4 classes replaces the one of 7" in said) == (num_classes == 7)
+    (tmp_path / "weights").rename(tmp_path / "moved")
+    run(experiment, tmp_path / "run")
+
+    trained = last_params(experiment, tmp_path / "run")
+    if num_classes == 7:
+        params["head"] = split_model(tiny_model())[1]["head"]
+    for ours, theirs in zip(*map(jax.tree.leaves, (trained, params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_weights_that_do_not_fit_are_refused_and_nothing_has_begun(tmp_path: Path):
+    write_weights(tmp_path / "weights")
+    experiment = changed(
+        starting_from(tmp_path / "weights"),
+        model={"architecture": ConvNeXtArchitecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", grn=True)},
+    )
+    with pytest.raises(UserError, match=r"the weights, of convnext_atto, do not fit this model: .*grn/beta is missing"):
+        run(experiment, tmp_path / "run")
+    with pytest.raises(UserError, match="absent holds no weights to start from"):
+        run(starting_from(tmp_path / "absent"), tmp_path / "run")
+    assert not (tmp_path / "run" / "dataset.json").exists()
