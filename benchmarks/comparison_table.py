@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.comparison.table import insert_table, readme_table
+from benchmarks.comparison.table import insert_table, page_table
 from convnext_jax.errors import UserError
 from convnext_jax.files import write_text
 from convnext_jax.tools import command_line
@@ -29,9 +29,9 @@ def main() -> None:
         file = file.resolve()
         if not file.is_file() or not file.is_relative_to(ROOT):
             raise UserError(f"{file} is no file of this repository")
-        records[file.relative_to(ROOT).as_posix()] = json.loads(file.read_text())
+        records[f"../{file.relative_to(ROOT).as_posix()}"] = json.loads(file.read_text())
     page = ROOT / "docs" / "performance.md"
-    write_text(page, insert_table(page.read_text(encoding="utf-8"), readme_table(records)))
+    write_text(page, insert_table(page.read_text(encoding="utf-8"), page_table(records)))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,12 @@ log = logging.getLogger(__name__)
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all. A reader sees the old content or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:  # the disk is full, or the process is interrupted
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

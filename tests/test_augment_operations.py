@@ -9,7 +9,7 @@ import pytest
 from photographs import photographs
 from PIL import Image, ImageEnhance, ImageOps
 
-from convnext_jax.augment.color import enhance
+from convnext_jax.augment.color import color_jitter, enhance
 from convnext_jax.augment.operations import Operation, apply_operation, apply_to_one
 
 FILL = (125, 123, 114)
@@ -168,9 +168,19 @@ def test_an_alpha_channel_goes_along_and_changes_no_color(apply: Callable[..., j
     )
     assert found.shape == images.shape and found.dtype == np.uint8
     np.testing.assert_array_equal(found[..., :-1], colors)
-    # What moves pixels moves the alpha with them.
+    # What moves pixels moves the alpha with them; what changes colors leaves it alone.
     alpha = np.asarray(apply(jnp.asarray(images[..., -1:]), operations, values, jnp.asarray(fill[-1:])))
     np.testing.assert_array_equal(found[GEOMETRIC, ..., -1], alpha[GEOMETRIC, ..., 0])
+    color = [operation for operation in Operation if operation not in GEOMETRIC]
+    np.testing.assert_array_equal(found[color, ..., -1], images[color, ..., -1])
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_jitter_of_the_colors_leaves_alpha_alone(channels: int):
+    images = jnp.asarray(with_channels(photographs(), channels))
+    found = color_jitter(jax.random.key(0), images, 0.8)
+    np.testing.assert_array_equal(found[..., -1], images[..., -1])
+    assert (found[..., :-1] != images[..., :-1]).any()
 
 
 def test_brightness_contrast_and_saturation_in_any_order_are_pillows():

@@ -24,7 +24,7 @@ from benchmarks.comparison.protocol import Job
 from benchmarks.comparison.record import make_record
 from benchmarks.comparison.rounds import Disagreement, Times, WarmUp, check_agreement, measure_rounds, warm_up
 from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS
-from benchmarks.comparison.table import BEGIN, END, insert_table, readme_table, result_table
+from benchmarks.comparison.table import BEGIN, END, insert_table, page_table, result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
 from convnext_jax.errors import UserError
 from convnext_jax.models.parameters import flat, merge_model, nested, split_model
@@ -164,7 +164,7 @@ def test_the_figures_of_a_record_are_in_its_tables() -> None:
     assert record["ceiling_flops_per_second"] == {"float32": pytest.approx(100 / 0.015)}
     assert record["systems"]["torch_eager"]["forward"]["ratio"]["median"] == pytest.approx(3.0)
     assert re.search(r"training step torch_compiled +1050\.0 \(825\.0-1275\.0\)", result_table(record))
-    row = readme_table({"a.json": record}).splitlines()[-1]
+    row = page_table({"a.json": record}).splitlines()[-1]
     assert row == (
         "| [training step, `convnext_atto`, `patch2`, 16 px, batch 2](a.json) | 450 ms, 4 images/s"
         " | 0% | 1050 ms (`torch_compiled`) | **2.25** | |"
@@ -174,7 +174,7 @@ def test_the_figures_of_a_record_are_in_its_tables() -> None:
 def test_a_table_takes_the_place_of_the_one_before() -> None:
     text = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
     assert insert_table(text, "| new |") == f"above\n{BEGIN}\n| new |\n{END}\nbelow\n"
-    with pytest.raises(UserError, match="must hold"):
+    with pytest.raises(UserError, match="needs"):
         insert_table("no marks", "| new |")
 
 

@@ -195,7 +195,7 @@ def test_a_whole_number_is_a_float():
             "runs",
             "batch_size",
             8,
-            r"config\.runs\..*: there is no section 'runs'; did you mean 'run'\?",
+            r"^config\.runs: there is no section 'runs'; did you mean 'run'\?",
         ),
     ],
 )

@@ -105,6 +105,12 @@ def test_a_pool_of_processes_decodes_the_same(tmp_path: Path) -> None:
     assert sums == PixelSums.of(images)
 
 
+def test_a_channel_of_one_value_can_be_normalized() -> None:
+    images = np.stack([np.array([[0, 255]], np.uint8), np.full((1, 2), 255, np.uint8)], -1)
+    mean, std = PixelSums.of(images).mean_and_std()
+    assert mean.tolist() == [0.5, 1.0] and std.tolist() == [0.5, 1.0]
+
+
 @several_cores
 def test_an_error_reaches_us_from_another_process(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="picture 700 cannot be read"):

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from networks import TINY
 from PIL import Image
-from tiny import TINY, tiny_dataset, tiny_experiment
+from tiny import tiny_dataset, tiny_experiment
 
 from convnext_jax.config import DataConfig, ModelConfig
 from convnext_jax.data import Dataset, Split, load

@@ -4,18 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import RESNET
 from tiny import NUM_CLASSES, tiny_dataset, tiny_model
 
 from convnext_jax.batches.preprocess import Normalization
 from convnext_jax.batches.resident import put_split
 from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models import split_model
-from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.tasks.classification import Classification
 
 DATASET = tiny_dataset(test=13)
-RESNET = ResNetArchitecture((1, 1), block="basic", width=8, stem="conv3x3_s1")
 MODELS = {"convnext": tiny_model(seed=3), "resnet": tiny_model(architecture=RESNET, seed=3)}
 
 

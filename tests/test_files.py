@@ -35,6 +35,7 @@ def test_the_old_content_stays_if_writing_fails(tmp_path: Path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(record, {"new": object()})
     assert text.read_text() == "old" and json.loads(record.read_text()) == {"old": 1}
+    assert sorted(tmp_path.iterdir()) == [text, record]  # and nothing half-written lies beside it
 
 
 def test_a_file_of_a_folder_that_is_not_there_is_an_error(tmp_path: Path):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny import TINY
+from networks import TINY
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import MODELS, abstract_model, create_model, merge_model

@@ -7,20 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from networks import FAMILIES, RESNET, TINY
 from numpy_layers import images, randomize
-from tiny import TINY
 
 from convnext_jax.models import Architecture, abstract_model, create_model, merge_model, split_model
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.multiscale import DESIGNS
 from convnext_jax.models.parameters import flat
-from convnext_jax.models.resnet import ResNetArchitecture
-from convnext_jax.models.vit import ViTArchitecture
 from convnext_jax.precision import Precision
-
-RESNET = ResNetArchitecture((1, 1), "basic", width=8, stem="conv3x3_s1")
-VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
-FAMILIES = {"convnext": TINY, "resnet": RESNET, "vit": VIT}
 
 
 def learner(**changes) -> ConvNeXtArchitecture:
@@ -31,7 +25,7 @@ def learner(**changes) -> ConvNeXtArchitecture:
 
 ISOTROPIC = {"isotropic": True, "dims": (16,) * 4, "stem": "patch4"}
 LEARNERS: dict[str, Architecture] = {
-    "convnext": learner(),
+    **FAMILIES,
     "v2": learner(grn=True, layer_scale=0.0),
     "isotropic": learner(**ISOTROPIC, layer_scale=0.0),
     **{design: learner(**ISOTROPIC, block=design) for design in DESIGNS},
@@ -39,17 +33,21 @@ LEARNERS: dict[str, Architecture] = {
     "swin_mlp": learner(swin_mlp_stages=(2, 3)),
     "dense": learner(convolution="dense"),
     "batch norm": learner(norm="batch"),
-    "resnet": RESNET,
     "resnet of bottlenecks": dataclasses.replace(RESNET, block="bottleneck"),
-    "vit": VIT,
 }
+
+
+def samples(count: int, architecture: Architecture, channels: int = 3) -> np.ndarray:
+    """Images of 16 pixels, or of the smallest size that the network takes."""
+    side = max(16, architecture.smallest_image)
+    return images(count, side, side, channels)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_loss_falls_over_ten_steps_on_one_batch(name: str) -> None:
     model = create_model(LEARNERS[name], num_classes=5, drop_path=0.1, dropout=0.1)
     definition, params, batch_stats = split_model(model)
-    x, labels = images(10, 16, 16, 3), jnp.arange(10) % 5
+    x, labels = samples(10, LEARNERS[name]), jnp.arange(10) % 5
 
     def loss(params, key):
         logits = merge_model(definition, params, batch_stats)(x, key=key)
@@ -80,7 +78,7 @@ def test_the_parts_make_up_the_model_and_own_its_parameters(family: str) -> None
             x = part(x)
         return x, expected
 
-    np.testing.assert_allclose(*run(images(2, 16, 16, 3)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(*run(samples(2, FAMILIES[family])), rtol=1e-5, atol=1e-5)
     assert {model.part_of(path) for path in flat(params)} == set(model.parts())
     assert {path.split("/")[0] for path in flat(params) if model.part_of(path) == "stem"} == {"stem"}
 
@@ -92,7 +90,7 @@ def test_number_formats(family: str) -> None:
         assert {leaf.dtype.name for leaf in jax.tree.leaves((model.params, model.batch_stats))} == {"float32"}
 
         def run(params, batch_stats):
-            merged, x = merge_model(model.definition, params, batch_stats), jnp.zeros((1, 16, 16, 3))
+            merged, x = merge_model(model.definition, params, batch_stats), samples(1, FAMILIES[family])
             return merged.features(x), merged(x)
 
         maps, logits = jax.eval_shape(run, model.params, model.batch_stats)
@@ -109,7 +107,7 @@ def test_number_formats(family: str) -> None:
 def test_bfloat16_logits_are_close_and_not_equal(family: str, dtype: str | Precision) -> None:
     def logits(dtype: str | Precision) -> np.ndarray:
         definition, params, batch_stats = split_model(create_model(FAMILIES[family], num_classes=3, dtype=dtype))
-        return jax.jit(merge_model(definition, randomize(params), batch_stats))(images(4, 16, 16, 3))
+        return jax.jit(merge_model(definition, randomize(params), batch_stats))(samples(4, FAMILIES[family]))
 
     full, half = logits("float32"), logits(dtype)
     assert 1e-5 < np.abs(half - full).max() < 0.1 * np.abs(full).max()
@@ -117,10 +115,8 @@ def test_bfloat16_logits_are_close_and_not_equal(family: str, dtype: str | Preci
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_of_another_number_of_channels(family: str) -> None:
-    run = jax.eval_shape(
-        lambda: create_model(FAMILIES[family], num_classes=3, in_channels=1)(jnp.zeros((1, 16, 16, 1)))
-    )
-    assert run.shape == (1, 3)
+    x = samples(1, FAMILIES[family], channels=1)
+    assert jax.eval_shape(lambda: create_model(FAMILIES[family], num_classes=3, in_channels=1)(x)).shape == (1, 3)
 
 
 @pytest.mark.parametrize(

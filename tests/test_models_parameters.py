@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TINY, tiny_model
+from networks import TINY
+from tiny import tiny_model
 
 from convnext_jax.layers.parameters import Role
 from convnext_jax.models import abstract_model, batch_stats_of, count_parameters, create_model, merge_model, split_model

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import COUNTS, SMALL_COUNTS
 
 from convnext_jax.config import parse_experiment
 from convnext_jax.errors import UserError
@@ -19,51 +20,6 @@ from convnext_jax.models import (
     split_model,
 )
 from convnext_jax.models.convnext import STEMS
-
-# With a head of 1,000 classes, to the last parameter; ConvNeXts are published as 3.7, 5.2, 9.05, 15.6, 28.6, 50.2,
-# 88.6, 197.8 and 350.2 million, V2 as 3.7, 5.2, 9.1, 15.6, 28.6, 89, 198 and 660, isotropic as 22, 87 and 306. ResNets
-# are torchvision's, and Vision Transformers timm's.
-COUNTS = {
-    "convnext_atto": 3_695_520,
-    "convnext_femto": 5_217_784,
-    "convnext_pico": 9_045_672,
-    "convnext_nano": 15_593_560,
-    "convnext_tiny": 28_589_128,
-    "convnext_small": 50_223_688,
-    "convnext_base": 88_591_464,
-    "convnext_large": 197_767_336,
-    "convnext_xlarge": 350_196_968,
-    "convnextv2_atto": 3_708_400,
-    "convnextv2_femto": 5_233_240,
-    "convnextv2_pico": 9_066_280,
-    "convnextv2_nano": 15_623_800,
-    "convnextv2_tiny": 28_635_496,
-    "convnextv2_base": 88_717_800,
-    "convnextv2_large": 197_956_840,
-    "convnextv2_huge": 660_289_640,
-    "convnext_isotropic_small": 22_308_712,
-    "convnext_isotropic_base": 87_083_752,
-    "convnext_isotropic_large": 305_942_504,
-    "convnext_multiscale": 13_158_312,
-    "convnext_swin_mlp": 28_747_888,
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "vit_tiny_patch16": 5_717_416,
-    "vit_small_patch16": 22_050_664,
-    "vit_base_patch16": 86_567_656,
-}
-# The variants for small images, with 10 classes.
-SMALL_COUNTS = {
-    "resnet18_small_stem": 11_173_962,
-    "resnet34_small_stem": 21_282_122,
-    "resnet50_small_stem": 23_520_842,
-    "resnet101_small_stem": 42_512_970,
-    "vit_tiny_patch4": 5_362_762,
-    "vit_small_patch4": 21_342_346,
-    "vit_base_patch4": 85_152_010,
-}
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -149,7 +149,7 @@ def test_weights_of_another_family_are_recognized() -> None:
     resnet = zeros("resnet34", "torchvision")
     with pytest.raises(UserError, match="^these weights are not resnet18: by their shapes they look like resnet34"):
         import_state_dict(resnet, "resnet18")
-    with pytest.raises(UserError, match="these are no weights of vit_tiny_patch16 in a known layout; they hold conv1"):
+    with pytest.raises(UserError, match="these are no weights of vit_tiny_patch16 .*; they hold .*layer1"):
         import_state_dict(resnet, "vit_tiny_patch16")
 
 

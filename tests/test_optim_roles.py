@@ -6,7 +6,7 @@ import functools
 import jax
 import optax
 import pytest
-from tiny import TINY
+from networks import TINY
 
 from convnext_jax.config import OptimConfig
 from convnext_jax.errors import UserError

@@ -115,6 +115,15 @@ def test_the_least_recently_used_files_are_removed_until_the_limit_holds(tmp_pat
     assert "".join(sorted(path.name for path in tmp_path.iterdir())) == left
 
 
+def test_folders_stay_and_the_files_in_them_count(tmp_path: Path):
+    (tmp_path / "inner").mkdir()
+    make_file(tmp_path / "inner" / "a", 100, accessed=1, modified=1)
+    make_file(tmp_path / "b", 100, accessed=2, modified=2)
+    os.utime(tmp_path / "inner", (0, 0))
+    remove_oldest(tmp_path, 100)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "b", tmp_path / "inner"]
+
+
 @pytest.mark.usefixtures("no_settings")
 def test_a_start_removes_nothing_below_the_limit(tmp_path: Path):
     folder = tmp_path / "cache" / "convnext_jax" / "compilation"

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import RESNET
 from tiny import tiny_dataset, tiny_experiment
 
 from convnext_jax.config import Experiment
-from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.run.loop import Diverged, Stopped, train
 from convnext_jax.run.prepare import make_plan, prepare
 from convnext_jax.sharding import Sharding, make_mesh
@@ -154,8 +154,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been_stopped(tmp_pa
 
 
 def test_a_network_with_running_statistics_is_averaged_accumulated_and_taken_up_again(tmp_path: Path):
-    resnet = ResNetArchitecture((1, 1), block="basic", width=8, stem="conv3x3_s1")
-    experiment = tiny_experiment(resnet, epochs=2, steps_per_dispatch=2)
+    experiment = tiny_experiment(RESNET, epochs=2, steps_per_dispatch=2)
     experiment = dataclasses.replace(
         experiment,
         model=dataclasses.replace(experiment.model, name="resnet18", remat=True),

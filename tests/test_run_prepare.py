@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from networks import TINY
 from test_run_loop import last_params, run
-from tiny import TINY, tiny_dataset, tiny_experiment, tiny_model
+from tiny import tiny_dataset, tiny_experiment, tiny_model
 
 from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
 from convnext_jax.errors import UserError

@@ -3,16 +3,14 @@
 from typing import Any
 
 import numpy as np
+from networks import TINY
 
 from convnext_jax.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig
 from convnext_jax.data.dataset import Dataset, Split
-from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture, Model
 from convnext_jax.models.registry import create_model
 
 NUM_CLASSES = 4
-# Four blocks, with kernels of 3 pixels: those of 7 take five times as long to compile.
-TINY = ConvNeXtArchitecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", layer_scale=0.1, kernel_size=3)
 
 
 def tiny_model(*, architecture: Architecture = TINY, drop_path: float = 0.2, **options: Any) -> Model:

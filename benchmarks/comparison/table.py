@@ -1,4 +1,4 @@
-"""Records of comparisons as tables: one of a run for the terminal, one of several for the README."""
+"""Records of comparisons as tables: one of a run for the terminal, one of several for docs/performance.md."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def _spread(figures: Mapping[str, float], form: str) -> str:
     return f"{figures['median']:{form}} ({figures['lower']:{form}}-{figures['upper']:{form}})"
 
 
-def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:
+def page_table(records: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown row for each part of each record, in the given order.
 
     PyTorch is its fastest system of the record in that part.
@@ -39,11 +39,11 @@ def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for link, record in records.items():
         for part, words in PART_NAMES.items():
-            lines.append(_readme_row(link, record, part, words))
+            lines.append(_page_row(link, record, part, words))
     return "\n".join(lines)
 
 
-def _readme_row(link: str, record: Mapping[str, Any], part: str, words: str) -> str:
+def _page_row(link: str, record: Mapping[str, Any], part: str, words: str) -> str:
     systems, case = record["systems"], record["case"]
     figures = {name: system[part] for name, system in systems.items()}
     ours = figures[record["reference"]]
@@ -67,7 +67,7 @@ def _fastest(figures: Mapping[str, Mapping[str, Any]], prefixes: Sequence[str]) 
     return min(names, key=lambda name: figures[name]["milliseconds"]["median"], default=None)
 
 
-# Of the README's lines around the table.
+# The lines around the table in docs/performance.md.
 BEGIN, END = "<!-- benchmarks/comparison_table.py -->", "<!-- end of benchmarks/comparison_table.py -->"
 
 
@@ -78,6 +78,6 @@ def insert_table(text: str, table: str) -> str:
       UserError: the marks are not there, once each.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(f"the README must hold {BEGIN} and {END} once each, around the table")
+        raise UserError(f"docs/performance.md needs {BEGIN} and {END} once each, around the table")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"

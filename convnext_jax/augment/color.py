@@ -25,6 +25,24 @@ def grayscale(images: jax.Array) -> jax.Array:
     return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 
 
+def keep_alpha(images: jax.Array, changed: jax.Array) -> jax.Array:
+    """Returns the changed colors with the alpha channel of the original images, if they have one.
+
+    >>> keep_alpha(jnp.array([[[[10, 255]]]], jnp.uint8), jnp.array([[[[90, 80]]]], jnp.uint8)).tolist()
+    [[[[90, 255]]]]
+
+    Args:
+      images: uint8 [B,H,W,C]. The last channel is alpha if C is 2 or 4.
+      changed: uint8 [B,H,W,C].
+
+    Returns:
+      uint8 [B,H,W,C].
+    """
+    if images.shape[-1] in (1, 3):
+        return changed
+    return jnp.concatenate([changed[..., :-1], images[..., -1:]], -1)
+
+
 def smooth(images: jax.Array) -> jax.Array:
     """Smooths images like Pillow's ``ImageFilter.SMOOTH``.
 
@@ -217,10 +235,11 @@ def enhance(images: jax.Array, order: jax.Array, factors: jax.Array) -> jax.Arra
       factors: factors of the first, second and third change, float32 [3,B]. A factor of 1 changes nothing.
 
     Returns:
-      uint8 [B,H,W,C].
+      uint8 [B,H,W,C]. An alpha channel stays as it is.
     """
+    original = images
     for which, factor in zip(order, factors, strict=True):
         which = which[:, None, None, None]
         degenerate = jnp.where(which == 0, 0, jnp.where(which == 1, mean_gray(images), grayscale(images)))
         images = blend(degenerate, images, factor)
-    return images
+    return keep_alpha(original, images)

@@ -4,6 +4,8 @@ All geometric operations are affine maps. An operation whose value asks for no c
 """
 
 import enum
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from convnext_jax.augment.color import (
     blend,
     equalize,
     grayscale,
+    keep_alpha,
     mean_gray,
     posterize,
     smooth,
@@ -42,15 +45,6 @@ class Operation(enum.IntEnum):
     SHEAR_Y = 13  # pixels up per pixel to the right
     TRANSLATE_X = 14  # pixels to the left
     TRANSLATE_Y = 15  # pixels up
-
-
-_GEOMETRIC = (
-    Operation.ROTATE,
-    Operation.SHEAR_X,
-    Operation.SHEAR_Y,
-    Operation.TRANSLATE_X,
-    Operation.TRANSLATE_Y,
-)
 
 
 def apply_operation(images: jax.Array, operation: jax.Array, value: jax.Array, fill: jax.Array) -> jax.Array:
@@ -97,12 +91,11 @@ def apply_to_one(image: jax.Array, operation: jax.Array, value: jax.Array, fill:
       uint8 [H,W,C].
     """
     images, values = image[None], value[None]
-    effects = {
+    colors = {
         Operation.IDENTITY: lambda: images,
         Operation.AUTO_CONTRAST: lambda: auto_contrast(images),
         Operation.EQUALIZE: lambda: equalize(images),
         Operation.INVERT: lambda: 255 - images,
-        _GEOMETRIC: lambda: affine(images, affine_matrices(operation[None], values, *image.shape[:2]), fill),
         Operation.POSTERIZE: lambda: posterize(images, jnp.clip(jnp.ceil(values).astype(jnp.int32), 0, 8)),
         Operation.SOLARIZE: lambda: solarize(images, values),
         Operation.SOLARIZE_ADD: lambda: solarize_add(images, jnp.clip(values.astype(jnp.int32), 0, 255)),
@@ -111,10 +104,19 @@ def apply_to_one(image: jax.Array, operation: jax.Array, value: jax.Array, fill:
         Operation.BRIGHTNESS: lambda: blend(jnp.int32(0), images, values),
         Operation.SHARPNESS: lambda: blend(smooth(images), images, values),
     }
+
+    def move() -> jax.Array:
+        return affine(images, affine_matrices(operation[None], values, *image.shape[:2]), fill)
+
     # A vmapped batch goes through all branches, so all geometric operations share one.
-    keys = list(effects)
-    branch = jnp.asarray([keys.index(_GEOMETRIC if which in _GEOMETRIC else which) for which in Operation])
-    return jax.lax.switch(branch[operation], list(effects.values()))[0]
+    branches = [*(functools.partial(_color, images, effect) for effect in colors.values()), move]
+    keys = list(colors)
+    branch = jnp.asarray([keys.index(which) if which in colors else len(keys) for which in Operation])
+    return jax.lax.switch(branch[operation], branches)[0]
+
+
+def _color(images: jax.Array, effect: Callable[[], jax.Array]) -> jax.Array:
+    return keep_alpha(images, effect())
 
 
 def affine_matrices(operation: jax.Array, value: jax.Array, height: int, width: int) -> jax.Array:

@@ -67,7 +67,7 @@ def parse_sections(config: Values) -> dict[str, Any]:
     values = config.to_dict() if isinstance(config, config_dict.ConfigDict) else dict(config)
     for section in values:
         if section not in SECTIONS:
-            check_field(f"{section}.")
+            check_field(section)
     sections: dict[str, Any] = {}
     for section, cls in SECTIONS.items():
         fields = {field.name: field for field in dataclasses.fields(cls) if field.name != "architecture"}

@@ -92,8 +92,13 @@ class PixelSums:
         )
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the channel means and standard deviations on the scale [0, 1], float32 [C] each."""
+        """Returns the channel means and standard deviations on the scale [0, 1], float32 [C] each.
+
+        A channel with one value everywhere (an opaque alpha channel) has a standard deviation of 1, so that dividing by
+        it is safe.
+        """
         mean = np.array([s / self.pixels for s in self.total], np.float64)
         # n * sum(x^2) - sum(x)^2 is computed with integers, so there is no cancellation error.
         variance = [(self.pixels * q - s * s) / self.pixels**2 for s, q in zip(self.total, self.squares, strict=True)]
-        return (mean / 255).astype(np.float32), (np.sqrt(variance) / 255).astype(np.float32)
+        std = np.where(np.equal(variance, 0), 1, np.sqrt(variance) / 255)
+        return (mean / 255).astype(np.float32), std.astype(np.float32)

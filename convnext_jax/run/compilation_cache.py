@@ -6,6 +6,7 @@ bit.
 """
 
 import logging
+import stat
 from pathlib import Path
 
 import jax
@@ -43,12 +44,14 @@ def keep_compiled_programs() -> None:
 
 
 def remove_oldest(folder: Path, limit: int) -> None:
-    """Removes the files that were not used for the longest time, until the folder is within a limit, in bytes."""
+    """Removes the files of a folder that were not used for the longest time, until at most ``limit`` bytes are left."""
     used = []
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         try:
             status = path.stat()
         except FileNotFoundError:  # another process has just removed it
+            continue
+        if not stat.S_ISREG(status.st_mode):
             continue
         used.append((max(status.st_atime, status.st_mtime), status.st_size, path))
     total = sum(size for _, size, _ in used)

@@ -57,7 +57,10 @@ class Parser(argparse.ArgumentParser):
     """An argument parser without abbreviations, whose usage errors are one line like all others."""
 
     def __init__(self, description: str, epilog: str | None = None) -> None:
+        # A command of the package is called by its module, and argparse would print its file.
+        module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
         super().__init__(
+            prog=f"python -m {module}" if module.startswith("convnext_jax.") else None,
             description=description,
             epilog=epilog,
             allow_abbrev=False,

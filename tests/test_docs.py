@@ -1,0 +1,64 @@
+"""What the documents promise: links that lead somewhere, commands that are understood, an example that works."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from conftest import ROOT
+from numpy_layers import images
+
+from convnext_jax.models import count_parameters, create_model, split_model
+from convnext_jax.tools.command_line import check_names, load_experiment
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+COMMAND = re.compile(r"^python train\.py (.*?)(?: +#.*)?$", re.MULTILINE)
+COMMANDS = sorted({command for path in DOCUMENTS for command in COMMAND.findall(path.read_text())})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document: Path):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_there_are_links_and_commands():
+    assert len(DOCUMENTS) >= 12 and len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_documented_command_has_a_right_configuration(command: str, monkeypatch: pytest.MonkeyPatch):
+    if "lenet5" in command:
+        pytest.skip("the worked example's own network")
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    config = words.pop(words.index("--config") + 1)
+    own = {"--config", "--print_config"} | set(words[words.index("--workdir") :][:2] if "--workdir" in words else ())
+    check_names(load_experiment(config, [word for word in words if word not in own]))
+
+
+@pytest.mark.parametrize("document", [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"], ids=lambda path: path.name)
+def test_tools_that_are_named_exist(document: Path):
+    for tool in re.findall(r"python -m convnext_jax\.tools\.(\w+)", document.read_text()):
+        folder = ROOT / "convnext_jax" / "tools"
+        assert (folder / f"{tool}.py").exists() or (folder / tool / "__main__.py").exists(), tool
+
+
+@pytest.fixture(scope="module")
+def lenet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The module that CONTRIBUTING.md adds as an example."""
+    (code,) = re.findall(r'```python\n("""LeNet-5\..*?)```', (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    file = tmp_path_factory.mktemp("lenet") / "lenet.py"
+    file.write_text(code)
+    return runpy.run_path(str(file))
+
+
+def test_the_worked_example_is_lenet(lenet: dict[str, Any]):
+    model = create_model(lenet["LeNetArchitecture"](), num_classes=10, in_channels=1)
+    assert count_parameters(split_model(model)[1]) == 61_706
+    maps = jax.eval_shape(model.features, images(2, 32, 32, 1))
+    assert [array.shape for array in maps] == [(2, 10, 10, 16), (2, 1, 1, 120)]
+    assert jax.eval_shape(model, images(2, 40, 32, 1)).shape == (2, 10)
