@@ -1,12 +1,14 @@
-"""This project beside PyTorch and plain JAX: one forward pass and one training step, on the same machine and shapes.
+"""Compares this project with PyTorch and plain JAX: a forward pass and a training step, same machine, same shapes.
 
     python benchmarks/compare.py --output benchmarks/results/NAME.json
     python benchmarks/compare.py --stem conv3x3_s1 --batch_size 128 --output benchmarks/results/NAME.json
 
-All systems hold the same network with the same weights and take the same batch again and again, without augmentation
-or drop path, with AdamW. Before anything is timed their logits and their loss after some steps are compared. Each
-system is a process; in every round each of them in turn takes a few forward passes and training steps while the others
-wait, and ratios are those of a round, then their median. PyTorch is installed into an environment of its own.
+All systems hold the same network with the same weights. They train with AdamW on the same batch again and again,
+without augmentation or drop path. Before anything is timed, their logits are compared, and their loss after some steps.
+
+Each system is a process. In every round the systems take turns: one runs a few forward passes and training steps while
+the others wait. A ratio is taken within each round, and the median over the rounds is given. PyTorch is installed into
+an environment of its own.
 """
 
 import argparse
@@ -37,9 +39,9 @@ from convnext_jax.tools import command_line
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = command_line.Parser(__doc__ or "")
-    parser.add_argument("--model", default="convnext_tiny", help="a ConvNeXt of the first version")
+    parser.add_argument("--model", default="convnext_tiny", help="a ConvNeXt V1")
     parser.add_argument("--stem", default="patch4", help="one of " + ", ".join(_stems()))
     parser.add_argument("--image_size", type=_positive, default=32, metavar="PIXELS")
     parser.add_argument("--batch_size", type=_positive, default=64)
@@ -50,11 +52,13 @@ def main() -> None:
         type=lambda text: text.split(","),
         default=GPU_SYSTEMS if gpu else CPU_SYSTEMS,
         metavar="NAME,NAME,...",
-        help="the first, one of this project's, is what ratios are over;\nof " + ", ".join(SYSTEMS),
+        help="ratios are relative to the first, which must be one of this project's;\nknown: " + ", ".join(SYSTEMS),
     )
     parser.add_argument("--rounds", type=_positive, default=7)
-    parser.add_argument("--steps", type=_positive, default=4, help="of each part in a round")
-    parser.add_argument("--torch_python", type=Path, metavar="FILE", help="a Python that has PyTorch, to install none")
+    parser.add_argument("--steps", type=_positive, default=4, help="how often each part runs in a round")
+    parser.add_argument(
+        "--torch_python", type=Path, metavar="FILE", help="a Python that has PyTorch; nothing is installed then"
+    )
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="an environment variable for all systems"
     )
@@ -75,13 +79,13 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) -> dict[str, Any]:
-    """Measures the systems of the command and returns the record."""
-    # What writes the inputs imports JAX, which a mistake in the command need not wait for.
+    """Measures the systems that the options name and returns the record."""
+    # This imports JAX, which takes seconds. Mistakes in the command are reported before.
     from benchmarks.comparison.inputs import network_macs, write_inputs
 
     pythons = {name: python_of(SYSTEMS[name], options.torch_python) for name in options.systems}
     folder = Path(tempfile.mkdtemp(prefix="convnext_jax-compare-"))
-    # Each takes what it needs of an accelerator's memory, not most of it at once.
+    # Each process allocates accelerator memory as it needs it, instead of reserving most of it at the start.
     environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | variables
     workers: dict[str, Worker] = {}
     differences: dict[str, dict[str, float]] = {}
@@ -102,7 +106,7 @@ def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) 
             workers[name] = worker
         _print("measuring")
         times = measure_rounds(workers, rounds=options.rounds, count=options.steps, report=_print)
-    shutil.rmtree(folder)  # left where a worker failed: its output lies there
+    shutil.rmtree(folder)  # kept if a worker failed, since its output is in it
     descriptions = {name: worker.description for name, worker in workers.items()}
     descriptions[options.systems[0]]["environment"]["command"] = sys.argv
     settings = {"rounds": options.rounds, "steps_per_call": options.steps, "variables": variables}
@@ -136,13 +140,13 @@ def _case(options: argparse.Namespace) -> Case:
 
 
 def _models() -> list[str]:
-    """Returns the networks that the other systems have too: ConvNeXt's first version."""
+    """Returns the networks that the other systems have too, which are those of ConvNeXt V1."""
     convnexts = {name: each for name, each in MODELS.items() if isinstance(each, ConvNeXtArchitecture)}
     return [name for name, each in convnexts.items() if each == ConvNeXtArchitecture(each.depths, each.dims)]
 
 
 def _stems() -> list[str]:
-    """Returns the stems of one convolution."""
+    """Returns the stems that are a single convolution."""
     return [name for name, windows in STEMS.items() if len(windows) == 1]
 
 

@@ -1,8 +1,8 @@
-"""Puts the table of comparisons into docs/performance.md, from their records.
+"""Writes the table of comparisons in docs/performance.md from their records.
 
     python benchmarks/comparison_table.py benchmarks/results/compare_*.json
 
-It is between the two comments that name this file.
+The table is between the two comments that name this file.
 """
 
 import json
@@ -20,15 +20,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = command_line.Parser(__doc__ or "")
-    parser.add_argument("records", type=Path, nargs="+", metavar="RECORD", help="JSON files of benchmarks/compare.py")
+    parser.add_argument(
+        "records", type=Path, nargs="+", metavar="RECORD", help="JSON files that benchmarks/compare.py wrote"
+    )
     options = parser.parse_args()
     records = {}
     for file in options.records:
         file = file.resolve()
         if not file.is_file() or not file.is_relative_to(ROOT):
-            raise UserError(f"{file} is no file of this repository")
+            raise UserError(f"{file} is not a file in this repository")
         records[f"../{file.relative_to(ROOT).as_posix()}"] = json.loads(file.read_text())
     page = ROOT / "docs" / "performance.md"
     write_text(page, insert_table(page.read_text(encoding="utf-8"), page_table(records)))

@@ -1,4 +1,4 @@
-"""Records a finished run, or each of a sweep, in one JSON file: settings, hardware, versions, figures, curves by seed.
+"""Records a finished run or sweep in one JSON file: settings, hardware, versions, figures, and a curve for each seed.
 
 python benchmarks/record_run.py --workdir runs/c100 --output benchmarks/results/NAME.json
 """
@@ -19,9 +19,9 @@ from convnext_jax.workdir.records import read_experiment, seed_runs
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = command_line.Parser(__doc__ or "")
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run or a sweep that has ended")
+    parser.add_argument("--workdir", type=Path, required=True, help="the folder of a finished run or sweep")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args()
     command_line.check_output(options.output)
@@ -31,13 +31,13 @@ def main() -> None:
 
 
 def record_run(workdir: Path) -> dict[str, Any]:
-    """Returns the record of a run of one seed or several.
+    """Returns the record of a run with one seed or several.
 
     Raises:
-      UserError: it has not ended.
+      UserError: the run has not finished.
     """
     if not (workdir / "summary.json").exists():
-        raise UserError(f"{workdir} holds no run that has ended: there is no summary.json")
+        raise UserError(f"{workdir} holds no finished run: there is no summary.json")
     runs = seed_runs(workdir, read_experiment(workdir))
     record = {name: read(workdir / f"{name}.json") for name in ("config", "summary", "evaluation")}
     record["environment"] = read(runs[0][0] / "environment.json")
@@ -46,18 +46,18 @@ def record_run(workdir: Path) -> dict[str, Any]:
 
 
 def record_sweep(workdir: Path, sweep: dict[str, Any]) -> dict[str, Any]:
-    """Returns the records of the points of a sweep, with what each of them sets and how it ended."""
+    """Returns the record of a sweep: the settings and the outcome of each point, and the record of its run."""
     points = [point | {"run": record_run(workdir / point["folder"])} for point in sweep["points"] if point["figures"]]
     return sweep | {"points": points + [point for point in sweep["points"] if not point["figures"]]}
 
 
 def read(path: Path) -> Any:
-    """Returns the content of a JSON file, None if there is none."""
+    """Returns the content of a JSON file, or None if there is no such file."""
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def curve(path: Path) -> list[dict[str, float]]:
-    """Returns for each epoch the mean of each training figure, and the figures of an evaluation at its end."""
+    """Returns, for each epoch, the means of the training metrics and the metrics of an evaluation at its end."""
     epochs: dict[int, dict[str, list[float]]] = {}
     for line in read_metrics(path):
         figures = epochs.setdefault(math.ceil(line["epoch"]), {})

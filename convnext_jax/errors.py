@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user's, in one line that names the thing and the remedy.
+    """A user's mistake, in one line that names the thing and the remedy.
 
     The command lines print it as ``error: <message>`` and exit with status 2. Library code raises it for everything
     that the user can fix: a wrong field, a missing file, an unreadable picture.

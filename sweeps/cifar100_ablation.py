@@ -1,10 +1,11 @@
-"""What each ingredient of the recipes gives ConvNeXt on CIFAR-100, one change a row from `plain`, then all together.
+"""What each ingredient of the recipes gives ConvNeXt on CIFAR-100: single changes from `plain`, then all together.
 
     python -m convnext_jax.tools.sweep sweeps/cifar100_ablation.py --workdir runs/ablation
 
 The network is that of configs/cifar100_cpu.py on images of 16 pixels. It sees 10,000 of the training images 30 times
-and is judged on the other 40,000: few enough that it learns them by heart without help, which is what the long recipes
-have to prevent, and which a few epochs of all 50,000 do not show. What it gave: benchmarks/recipes.md.
+and is evaluated on the other 40,000. With so few images it memorizes them unless something prevents that, which is what
+the long recipes are for. A few epochs of all 50,000 images would not show this. For the results see
+benchmarks/recipes.md.
 """
 
 BASE = "configs/cifar100_cpu.py"

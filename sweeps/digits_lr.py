@@ -1,4 +1,4 @@
-"""The learning rate of the digits, on a fifth of their training images held out.
+"""Learning rates for the digits, compared on a fifth of the training images that is held out.
 
 python -m convnext_jax.tools.sweep sweeps/digits_lr.py
 """

@@ -13,7 +13,7 @@ import pytest
 # Before anything asks for a device. A test that does not say otherwise runs on the first of them.
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Most of the suite's time is XLA's compiler, and most of that its optimiser, which these small programs do not need.
+# Most of the suite's time is XLA's compiler, and most of that its optimizer, which these small programs do not need.
 # test_end_to_end.py runs the commands with it. Before the first device, too, and inherited by other processes.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if jax.__version_info__ < (0, 11):

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/compare.py`: the workers, each of which holds one system, and what is made of the times."""
+"""The parts of `benchmarks/compare.py`: workers that each hold one system, and the evaluation of their times."""

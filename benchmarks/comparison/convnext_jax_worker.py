@@ -1,4 +1,4 @@
-"""Holds this project's network and its real training step, several steps a call as `train.py` takes them."""
+"""Holds this project's network and its real training step, with several steps per call as in `train.py`."""
 
 import functools
 from typing import Any
@@ -28,7 +28,7 @@ from convnext_jax.train.step import StepSpec
 
 
 class ConvNextJax:
-    """The option is ``dtype``, of the computation."""
+    """The only option is ``dtype``, that of the computation."""
 
     def __init__(self, job: Job) -> None:
         case = job.case
@@ -39,7 +39,7 @@ class ConvNextJax:
         )
         params = jax.device_put(nested(job.weights("flat")), sharding.state)
         pixels, labels = job.array("pixels"), job.array("labels")
-        # No warm-up and no smoothing: the other systems have neither.
+        # No warmup and no label smoothing, since the other systems have neither.
         optim = OptimConfig(learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, label_smoothing=0.0)
         schedule, task = optax.constant_schedule(LEARNING_RATE), Classification(case.num_classes)
         plain = AugmentConfig(crop_padding=0, flip="none")
@@ -64,7 +64,7 @@ class ConvNextJax:
         self._matrix = jnp.ones((product_side(jax.default_backend()),) * 2, self.dtype)
 
     def describe(self) -> dict[str, Any]:
-        """See `benchmarks.comparison.protocol.System`; the environment besides."""
+        """See `benchmarks.comparison.protocol.System`. Describes the environment too."""
         environment = describe_environment()
         return {
             "parameters": count_parameters(self.state.params),
@@ -83,7 +83,7 @@ class ConvNextJax:
         jax.block_until_ready([self._predict(self.state.params, self.images) for _ in range(count)])
 
     def step(self, count: int) -> float:
-        """See `benchmarks.comparison.protocol.System`; all of them in one call to the device."""
+        """See `benchmarks.comparison.protocol.System`. All steps run in one call to the device."""
         if count not in self._steps:
             self._steps[count] = compile_constant_steps(self.spec, self.state, self.batch, self.seed, count)
         self.state, metrics = self._steps[count](self.state, self.batch, self.seed)

@@ -1,4 +1,4 @@
-"""Times of interleaved calls, in figures: medians, quartiles and paired ratios."""
+"""Statistics of interleaved calls: medians, quartiles and paired ratios."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from convnext_jax.tools.benchmark.timing import Spread, flops_per_image
 
 
 def paired_ratio(seconds: Sequence[float], reference: Sequence[float]) -> Spread:
-    """How many times as long as a reference: each round's ratio of the two times, and the spread of these.
+    """Returns the spread over the rounds of the ratio of a time to that of a reference in the same round.
 
-    What slows the machine down for a while slows both times of a round and leaves their ratio alone.
+    Anything that slows the machine down for a while affects both times of a round, but not their ratio.
 
     >>> paired_ratio([2.0, 40.0, 4.0], [1.0, 20.0, 1.0]).median
     2.0
 
     Raises:
-      ValueError: the times are of different rounds.
+      ValueError: the numbers of rounds differ.
     """
     return Spread.of([one / other for one, other in zip(seconds, reference, strict=True)])
 
@@ -25,19 +25,19 @@ def paired_ratio(seconds: Sequence[float], reference: Sequence[float]) -> Spread
 def part_figures(
     part: str, seconds: Sequence[float], reference: Sequence[float], *, images: int, macs: int, ceiling: float
 ) -> dict[str, Any]:
-    """The figures of a system's part, plain values for the record.
+    """Returns the figures of one part of a system, as plain values for the record.
 
     Args:
       part: ``forward`` or ``step``.
-      seconds: of one batch, by round.
-      reference: the same of the system that others are compared with.
-      images: of a batch.
-      macs: multiply-adds of a forward pass for one image.
-      ceiling: floating-point operations a second of a large matrix product in the same dtype.
+      seconds: the time of one batch, by round.
+      reference: the same for the system that the others are compared with.
+      images: number of images in a batch.
+      macs: multiply-adds of a forward pass of one image.
+      ceiling: floating-point operations per second of a large matrix product in the same dtype.
 
     Returns:
-      ``milliseconds`` of a batch and ``ratio``, times as long as the reference, each a :class:`Spread`;
-      ``images_per_second`` and ``share_of_ceiling`` at the median; and the ``seconds``.
+      ``milliseconds`` of a batch, and ``ratio``, the time over that of the reference, both as the fields of a `Spread`;
+      ``images_per_second`` and ``share_of_ceiling``, both at the median; and the ``seconds``.
     """
     spread = Spread.of(seconds)
     return {

@@ -1,4 +1,4 @@
-"""The batch and the weights that all systems get, written once for the workers to read."""
+"""The batch and the weights that all systems share, written once for the workers to read."""
 
 import zlib
 from pathlib import Path
@@ -29,15 +29,14 @@ def write_inputs(case: Case, folder: Path) -> None:
 
 
 def normalized(pixels: np.ndarray) -> np.ndarray:
-    """What this project's step makes of uint8 pixels with the mean 1/2 and the deviation 1/4: float32, same shape."""
+    """Normalizes uint8 pixels as this project does, with a mean of 1/2 and a deviation of 1/4: float32, same shape."""
     return ((pixels / 255.0 - 0.5) / 0.25).astype(np.float32)
 
 
 def draw_weights(case: Case) -> dict[str, np.ndarray]:
-    """Random parameters by their paths, each a function of its path.
+    """Returns random parameters by their paths. Each one depends on its path alone.
 
-    Unlike initial ones they leave no layer without influence: a layer scale of 1e-6 would hide all blocks from a
-    comparison of logits.
+    They are not the usual initial values: a layer scale of 1e-6 would hide all blocks from a comparison of logits.
     """
     model = abstract_model(lambda: create_model(case.model, num_classes=case.num_classes, stem=case.stem))
     return {path: _draw(path, leaf.shape) for path, leaf in flat(model.params).items()}
@@ -47,12 +46,12 @@ def _draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
     normal = np.random.default_rng(zlib.crc32(path.encode())).standard_normal(shape)
     if len(shape) > 1:
         return (normal / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
-    centre = {"scale": 1.0, "layer_scale": 0.3}.get(path.rpartition("/")[2], 0.0)
-    return (centre + 0.1 * normal).astype(np.float32)
+    center = {"scale": 1.0, "layer_scale": 0.3}.get(path.rpartition("/")[2], 0.0)
+    return (center + 0.1 * normal).astype(np.float32)
 
 
 def network_macs(case: Case) -> int:
-    """Multiply-adds of a forward pass for one image."""
+    """Returns the multiply-adds of a forward pass of one image."""
     architecture = named_architecture(case.model, {"stem": case.stem})
     parts = summarize(architecture, height=case.image_size, width=case.image_size, num_classes=case.num_classes)
     return sum(part.macs for part in parts)

@@ -1,14 +1,14 @@
-"""Whether a machine was at the disposal of the one process that was measured."""
+"""How much of the machine other processes used during a measurement."""
 
 import os
 from pathlib import Path
 
 
 class Usage:
-    """Processor time from its creation on, of the whole machine and of one process; Linux alone tells.
+    """The CPU time that the whole machine and one process have used since this was created. Known on Linux only.
 
     Args:
-      pid: of the process.
+      pid: the ID of the process.
     """
 
     def __init__(self, pid: int) -> None:
@@ -16,13 +16,13 @@ class Usage:
         self.before = _seconds(pid)
 
     def taken_by_others(self, wall: float) -> float:
-        """Share of all cores, in [0, 1], that went to other processes and, on a virtual machine, to its host.
+        """Returns the share of all cores that other processes used and, on a virtual machine, its host.
 
         Args:
-          wall: seconds since the creation.
+          wall: seconds since this was created.
 
         Returns:
-          0 where the system does not tell.
+          A number in [0, 1]; 0 if the system does not say.
         """
         after = _seconds(self.pid)
         if self.before is None or after is None:

@@ -1,7 +1,7 @@
-"""ConvNeXt in JAX as one writes it first: functions over a dictionary, `lax.conv` with groups, gradients by autodiff.
+"""ConvNeXt in plain JAX, without tuning: functions of a dictionary, grouped `lax.conv`, gradients by autodiff.
 
-Liu et al. 2022, "A ConvNet for the 2020s", arXiv 2201.03545. Shares no code with `convnext_jax`, only the paths that
-name its parameters.
+Liu et al. 2022, "A ConvNet for the 2020s", arXiv 2201.03545. It shares no code with `convnext_jax`, only the names
+of the parameters.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ Params = Mapping[str, jax.Array]
 
 
 def predict(params: Params, images: jax.Array, depths: tuple[int, ...], window: tuple[int, ...]) -> jax.Array:
-    """Logits, float32 [B,K].
+    """Returns the logits, float32 [B,K].
 
     Args:
-      params: arrays by path, in the dtype of the computation.
+      params: the parameters by their paths, in the dtype of the computation.
       images: [B,H,W,3], in the same dtype.
-      depths: blocks of each stage.
+      depths: number of blocks in each stage.
       window: side, stride and padding of the stem's convolution, in pixels.
     """
     _, stride, padding = window

@@ -1,4 +1,4 @@
-"""Holds the plain JAX network: `jax.jit` of a step, a call each, with optax's AdamW."""
+"""Holds the plain JAX network. Each step is a call of its own under `jax.jit`, with optax's AdamW."""
 
 import functools
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from benchmarks.comparison.protocol import Job, serve
 
 
 class PlainJax:
-    """The option is ``dtype``, of the computation."""
+    """The only option is ``dtype``, that of the computation."""
 
     def __init__(self, job: Job) -> None:
         dtype = jnp.dtype(job.options["dtype"])
@@ -71,7 +71,7 @@ class PlainJax:
 
 
 def is_kernel(params: Any) -> Any:
-    """The tree of parameters with True where weight decay acts."""
+    """Returns the tree of the parameters, with True where weight decay applies."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 

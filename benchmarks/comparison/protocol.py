@@ -1,7 +1,8 @@
-"""A worker's side of the conversation: a request a line on its standard input, an answer a line on its output.
+"""The worker's side of the protocol: each line of its standard input is a request, each line of its output an answer.
 
-The first line is the job, answered when the network is built; then `PARTS` are asked for, so many of one in a row, and
-answered with the seconds that they took. Between two requests a worker waits and uses no core.
+The first request is the job, which is answered when the network is built. Each later request asks for one of `PARTS`, a
+given number of times in a row, and is answered with the seconds that this took. Between requests a worker waits without
+using a core.
 """
 
 import dataclasses
@@ -22,12 +23,12 @@ PARTS = ("forward", "step", "product")
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a worker is to hold.
+    """What a worker has to build.
 
     Attributes:
       case: the network and its images.
-      options: which form of the system, by the names that its worker knows.
-      folder: with the arrays that `benchmarks.comparison.inputs` wrote.
+      options: the variant of the system, in the options that its worker knows.
+      folder: the folder of the arrays that `benchmarks.comparison.inputs` wrote.
     """
 
     case: Case
@@ -35,7 +36,7 @@ class Job:
     folder: Path
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for `from_json` on the other side."""
+        """Returns plain values, for `from_json` in the worker."""
         return {"case": dataclasses.asdict(self.case), "options": self.options, "folder": str(self.folder)}
 
     @classmethod
@@ -44,42 +45,42 @@ class Job:
         return cls(Case.from_json(fields["case"]), fields["options"], Path(fields["folder"]))
 
     def array(self, name: str) -> np.ndarray:
-        """``pixels`` uint8 and ``images`` float32 [B,H,W,3], the same normalised, or ``labels`` int32 [B]."""
+        """Returns ``pixels``, uint8 [B,H,W,3]; ``images``, the same normalized, float32; or ``labels``, int32 [B]."""
         return np.load(self.folder / f"{name}.npy")
 
     def weights(self, layout: str) -> dict[str, np.ndarray]:
-        """The weights by our paths (``flat``) or in the names and shapes of ``facebookresearch`` or ``timm``."""
+        """Returns the weights by our paths (``flat``), or in the layout of ``facebookresearch`` or ``timm``."""
         with np.load(self.folder / f"weights_{layout}.npz") as arrays:
             return dict(arrays)
 
 
 class System(Protocol):
-    """A network in one framework, with its batch, ready to run."""
+    """A network in some framework, with its batch, ready to run."""
 
     def describe(self) -> dict[str, Any]:
-        """``parameters``, the number of scalars; ``versions``; ``device``; ``product_flops`` of one `product`."""
+        """Returns ``parameters`` (number of scalars), ``versions``, ``device`` and ``product_flops`` (of `product`)."""
         ...
 
     def logits(self) -> np.ndarray:
-        """Float32 [B,K] of the batch with the weights as they are."""
+        """Returns the logits of the batch with the present weights, float32 [B,K]."""
         ...
 
     def forward(self, count: int) -> None:
-        """Takes the batch's logits so many times and returns when the last are there."""
+        """Computes the logits of the batch ``count`` times and returns when all are done."""
         ...
 
     def step(self, count: int) -> float:
-        """Takes so many training steps on the batch and returns the last one's loss when all are done."""
+        """Takes ``count`` training steps on the batch and returns the loss of the last one when all are done."""
         ...
 
     def product(self, count: int) -> None:
-        """Takes so many products of large square matrices, in the dtype of the computation."""
+        """Computes ``count`` products of large square matrices in the dtype of the computation."""
         ...
 
 
 def serve(build: Callable[[Job], System]) -> None:
     """Answers requests until the input ends."""
-    # What libraries print goes to the error output; the answers have the old standard output to themselves.
+    # Libraries may print. Their output goes to stderr, so that the original stdout carries nothing but answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     system = build(Job.from_json(json.loads(sys.stdin.readline())))

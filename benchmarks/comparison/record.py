@@ -20,16 +20,16 @@ def make_record(
     times: Mapping[str, Mapping[str, Times]],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record.
+    """Returns the record of a comparison.
 
     Args:
       case: what was measured.
-      macs: multiply-adds of a forward pass for one image.
-      descriptions: what the systems said of themselves, by system; the first is what others are compared with, and
-        its description holds the environment.
-      differences: of the systems' logits and loss from the first's.
-      times: by system and part.
-      settings: of the run, kept as they are.
+      macs: multiply-adds of a forward pass of one image.
+      descriptions: how each system describes itself. The others are compared with the first, whose description contains
+        the environment.
+      differences: how far the logits and the loss of each system are from those of the first.
+      times: the times, by system and part.
+      settings: further settings, added to the record as they are.
     """
     reference = next(iter(times))
     ceilings = _ceilings(descriptions, times)
@@ -65,7 +65,7 @@ def make_record(
 def _ceilings(
     descriptions: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Times]]
 ) -> dict[str, float]:
-    """For each dtype the operations a second of the system that is fastest with a large matrix product."""
+    """Returns, for each dtype, the operations per second of the system with the fastest large matrix product."""
     ceilings: dict[str, float] = {}
     for name, parts in times.items():
         rate = descriptions[name]["product_flops"] / Spread.of(parts["product"].seconds).median

@@ -1,4 +1,4 @@
-"""Systems warmed up, shown to compute the same, and measured in turn."""
+"""Warms up the systems, checks that they compute the same, and measures them in turn."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ import numpy as np
 from benchmarks.comparison.protocol import PARTS
 from benchmarks.comparison.worker import Worker
 
-# Largest difference from the reference's, of the logits in units of their largest value and of the loss in its own.
-# bfloat16 has eight bits, as the products of float32 on a GPU have eleven.
+# The largest relative differences from the reference that are allowed, for the logits and for the loss. bfloat16 has
+# eight bits of precision, and float32 products on a GPU have eleven.
 TOLERANCES = {"exact": (1e-4, 1e-3), "rounded": (0.1, 0.03)}
 
 
 class Disagreement(Exception):
-    """Two systems do not compute the same network."""
+    """Two systems do not compute the same function."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class WarmUp:
     """What a system computes before it is measured.
 
     Attributes:
-      parameters: how many scalars it has.
-      logits: of the batch, before training, float32 [B,K].
-      loss: the last of the warm-up's steps.
+      parameters: the number of scalars in its parameters.
+      logits: the logits of the batch before training, float32 [B,K].
+      loss: the loss of the last step of the warmup.
     """
 
     parameters: int
@@ -33,7 +33,7 @@ class WarmUp:
     loss: float
 
     def difference(self, reference: "WarmUp") -> dict[str, float]:
-        """Returns the differences, of the logits over the reference's largest, of the loss over the reference's."""
+        """Returns the differences relative to the reference: to its largest logit for the logits, and to its loss."""
         return {
             "logits": float(np.abs(self.logits - reference.logits).max() / np.abs(reference.logits).max()),
             "loss": abs(self.loss - reference.loss) / abs(reference.loss),
@@ -41,12 +41,12 @@ class WarmUp:
 
 
 def warm_up(worker: Worker, count: int, folder: Path) -> WarmUp:
-    """Has a system compile everything that is measured, and take some steps.
+    """Makes a system compile everything that will be measured, and take some steps.
 
     Args:
-      worker: holds the system.
-      count: how many of a part will be asked for in a row.
-      folder: for the logits.
+      worker: the worker that holds the system.
+      count: how often a part will run in one call.
+      folder: where the logits are written.
     """
     file = folder / f"logits_{worker.name}.npy"
     worker.save_logits(file)
@@ -55,16 +55,16 @@ def warm_up(worker: Worker, count: int, folder: Path) -> WarmUp:
 
 
 def check_agreement(name: str, outcome: WarmUp, reference: WarmUp, *, exact: bool) -> dict[str, float]:
-    """The differences of a system from the reference.
+    """Returns the differences of a system from the reference.
 
     Args:
-      name: of the system.
-      outcome: its.
-      reference: of the system that others are compared with.
-      exact: whether both compute in float32 on a CPU.
+      name: the name of the system.
+      outcome: its warmup.
+      reference: the warmup of the system that the others are compared with.
+      exact: whether both systems compute in float32 on a CPU.
 
     Raises:
-      Disagreement: they have another number of parameters, or differ by more than rounding can.
+      Disagreement: the numbers of parameters differ, or the results differ by more than rounding explains.
     """
     if outcome.parameters != reference.parameters:
         raise Disagreement(f"{name} has {outcome.parameters:,} parameters, the reference {reference.parameters:,}")
@@ -81,11 +81,11 @@ def check_agreement(name: str, outcome: WarmUp, reference: WarmUp, *, exact: boo
 
 @dataclasses.dataclass
 class Times:
-    """What was measured of a part of a system.
+    """The measurements of one part of a system.
 
     Attributes:
-      seconds: of one, by round.
-      disturbed: the largest share of the machine's cores that others took during a call.
+      seconds: the time of one forward pass, step or product, by round.
+      disturbed: the largest share of the machine's cores that other processes used during a call.
     """
 
     seconds: list[float] = dataclasses.field(default_factory=list)
@@ -95,16 +95,16 @@ class Times:
 def measure_rounds(
     workers: Mapping[str, Worker], *, rounds: int, count: int, report: Callable[[str], None]
 ) -> dict[str, dict[str, Times]]:
-    """Measures all parts of all systems in each round, one after another, every round beginning with another system.
+    """Measures all parts of all systems in each round. The systems take turns, and each round starts with another one.
 
     Args:
-      workers: by system.
-      rounds: how many.
-      count: how many of a part in a row, in one call.
-      report: takes a line a round.
+      workers: the workers, by system.
+      rounds: number of rounds.
+      count: how often a part runs in one call.
+      report: is called with a line after each round.
 
     Returns:
-      Times by system and part.
+      The times, by system and part.
     """
     times = {name: {part: Times() for part in PARTS} for name in workers}
     names = list(workers)
@@ -117,5 +117,5 @@ def measure_rounds(
                 found.seconds.append(seconds)
                 found.disturbed = max(found.disturbed, share)
         steps = ", ".join(f"{name} {1e3 * times[name]['step'].seconds[-1]:.0f}" for name in names)
-        report(f"round {number + 1} of {rounds}, ms a step: {steps}")
+        report(f"round {number + 1} of {rounds}, ms per step: {steps}")
     return times

@@ -1,4 +1,4 @@
-"""The systems that are compared: a worker each, in a Python of its own, and the form that it takes."""
+"""The systems that are compared: the worker of each, the options of the worker, and the Python that it runs in."""
 
 import dataclasses
 import hashlib
@@ -14,13 +14,13 @@ from convnext_jax.files import user_cache_folder
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A worker and the form that its system takes.
+    """A worker and the variant of its system.
 
     Attributes:
-      worker: module of `benchmarks.comparison`.
-      dtype: of the computation, ``float32`` or ``bfloat16``.
-      options: what else the worker wants to know.
-      requirements: file in `benchmarks` of what it needs to be installed; empty where it runs in this environment.
+      worker: name of a module in `benchmarks.comparison`.
+      dtype: dtype of the computation, ``float32`` or ``bfloat16``.
+      options: the other options of the worker.
+      requirements: the requirements file in `benchmarks`; empty if the worker runs in this environment.
     """
 
     worker: str
@@ -52,19 +52,19 @@ GPU_SYSTEMS = ("convnext_jax_bfloat16", "timm_compiled_bfloat16", "timm_autotune
 
 
 def python_of(kind: Kind, torch_python: Path | None) -> str:
-    """The Python that a worker runs in.
+    """Returns the Python that a worker runs in.
 
     Args:
-      kind: of the system.
-      torch_python: the one to use for PyTorch; None installs it in an environment in the user's cache, once.
+      kind: the kind of the system.
+      torch_python: the Python to use for PyTorch. None installs PyTorch once, into an environment in the user's cache.
 
     Raises:
-      UserError: nothing could be installed.
+      UserError: the installation failed.
     """
     if not kind.requirements:
         return sys.executable
     python = torch_python or _environment(Path(__file__).parent.parent / kind.requirements)
-    return str(python.absolute())  # not resolved: a virtual environment is known by its link
+    return str(python.absolute())  # not resolved: the symbolic link is what belongs to a virtual environment
 
 
 def _environment(requirements: Path) -> Path:
@@ -84,7 +84,7 @@ def _environment(requirements: Path) -> Path:
                 said = (result.stderr or result.stdout).strip().splitlines() or [""]
                 raise UserError(
                     f"{requirements.name} could not be installed into {folder}: {said[-1]};"
-                    " --torch_python names a Python that has it"
+                    " use --torch_python to name a Python that has it"
                 )
         done.touch()
     return python

@@ -1,4 +1,4 @@
-"""Records of comparisons as tables: one of a run for the terminal, one of several for docs/performance.md."""
+"""Tables of records: one for a single comparison in the terminal, and one for several in docs/performance.md."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ PART_NAMES = {"forward": "forward pass", "step": "training step"}
 
 
 def result_table(record: Mapping[str, Any]) -> str:
-    """A line for each part of each system, fastest first."""
+    """Returns a table with a line for each part of each system, the fastest first."""
     lines = [f"{'':32} {'ms (quartiles)':>24} {'images/s':>10} {'of ceiling':>10}   times as long (quartiles)"]
     for part, words in PART_NAMES.items():
         for name in sorted(record["systems"], key=lambda name: record["systems"][name][part]["milliseconds"]["median"]):
@@ -26,12 +26,12 @@ def _spread(figures: Mapping[str, float], form: str) -> str:
 
 
 def page_table(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """A Markdown row for each part of each record, in the given order.
+    """Returns a Markdown table with a row for each part of each record, in the given order.
 
-    PyTorch is its fastest system of the record in that part.
+    A row gives the PyTorch system that is the fastest in that part of the record.
 
     Args:
-      records: as `benchmarks/compare.py` writes them, by the link to the file.
+      records: records that `benchmarks/compare.py` wrote, by the link to the file.
     """
     lines = [
         "| | this project | share of the ceiling | PyTorch's best | times as long | plain JAX, times as long |",
@@ -72,12 +72,12 @@ BEGIN, END = "<!-- benchmarks/comparison_table.py -->", "<!-- end of benchmarks/
 
 
 def insert_table(text: str, table: str) -> str:
-    """The text with the table between its two marks, in place of what stood there.
+    """Returns the text with the table between its two marks, instead of what is there.
 
     Raises:
-      UserError: the marks are not there, once each.
+      UserError: the text does not contain each mark exactly once.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(f"docs/performance.md needs {BEGIN} and {END} once each, around the table")
+        raise UserError(f"docs/performance.md needs {BEGIN} and {END} exactly once each, around the table")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"

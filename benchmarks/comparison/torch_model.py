@@ -1,7 +1,8 @@
-"""ConvNeXt in PyTorch, as facebookresearch/ConvNeXt has it, with its names of parameters.
+"""ConvNeXt in PyTorch, with the architecture and the parameter names of facebookresearch/ConvNeXt.
 
-Liu et al. 2022, "A ConvNet for the 2020s", arXiv 2201.03545. In the fastest form that eager PyTorch has: kept in
-channels last, where the block's permutations are views and a LayerNorm over channels is PyTorch's own kernel.
+Liu et al. 2022, "A ConvNet for the 2020s", arXiv 2201.03545. It is written in the form that eager PyTorch runs
+fastest: in channels-last layout, the permutations of a block are views, and a LayerNorm over the channels is PyTorch's
+own kernel.
 """
 
 # pyright: reportMissingImports=false
@@ -25,7 +26,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """Depthwise convolution, LayerNorm, wide layer, GELU, narrow layer, layer scale, residual."""
+    """Depthwise convolution, LayerNorm, expanding layer, GELU, projecting layer, layer scale, residual."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Holds a PyTorch network: the reference's architecture, or timm's, eager or compiled, in float32 or bfloat16."""
+"""Holds a PyTorch network: the reference implementation or timm's, eager or compiled, in float32 or bfloat16."""
 
 # pyright: reportMissingImports=false
 
@@ -16,17 +16,17 @@ from benchmarks.comparison.torch_model import ConvNeXt
 
 
 class TorchSystem:
-    """In channels last, with the fused AdamW.
+    """A network in channels-last layout, with the fused AdamW.
 
-    The options are ``timm``, whether the network is timm's; ``compile``, a mode of `torch.compile` or None; and
-    ``dtype``, float32, or bfloat16 by autocast.
+    The options are ``timm``, whether the network is timm's; ``compile``, a mode of `torch.compile`, or None for eager
+    mode; and ``dtype``, float32, or bfloat16 by autocast.
     """
 
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(job.case.threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
-            # TensorFloat-32 for float32, as XLA has it by default.
+            # TensorFloat-32 for float32, which is XLA's default.
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
         self.timm, self.dtype = job.options["timm"], getattr(torch, job.options["dtype"])
@@ -42,7 +42,7 @@ class TorchSystem:
         self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
         self._predict, self._mean_loss = self._logits, self._loss
         if (mode := job.options["compile"]) is not None:
-            # Freezing packs the weights once, before the forward passes that are measured.
+            # Freezing packs the weights once, before the forward passes are measured.
             freeze = torch._inductor.list_mode_options(mode) | {"freezing": True}
             self._predict = torch.compile(self._logits, options=freeze)
             self._mean_loss = torch.compile(self._loss, mode=mode)
@@ -104,7 +104,7 @@ class TorchSystem:
 
 
 def timm_model(job: Job) -> nn.Module:
-    """timm's network of the same name, behind the case's stem."""
+    """Returns timm's network of the same name, with the stem of the case."""
     import timm
 
     model = timm.create_model(job.case.model, num_classes=job.case.num_classes)
@@ -113,7 +113,7 @@ def timm_model(job: Job) -> nn.Module:
 
 
 def load(model: nn.Module, weights: dict[str, np.ndarray]) -> None:
-    """Gives a network all its weights, by its own names; its linear layers may be 1x1 convolutions."""
+    """Loads all weights into a network, by its own names. Its linear layers may be 1x1 convolutions."""
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     model.load_state_dict({name: torch.from_numpy(array).reshape(shapes[name]) for name, array in weights.items()})
 

@@ -1,4 +1,4 @@
-"""The command's side of the conversation with a worker."""
+"""The command's side of the protocol with a worker."""
 
 import json
 import subprocess
@@ -12,31 +12,31 @@ from benchmarks.comparison.protocol import Job
 
 ROOT = Path(__file__).parent.parent.parent
 
-# A call of which others took more than this share of the cores is taken again, up to so many times.
+# A call is repeated if other processes used more than this share of the cores, with this many attempts in all.
 QUIET_SHARE = 0.03
 ATTEMPTS = 4
 
 
 class WorkerFailed(Exception):
-    """A worker ended instead of answering."""
+    """A worker exited instead of answering."""
 
 
 class Worker:
-    """A process that holds one system; a context manager that ends it.
+    """A process that holds one system. As a context manager it ends the process.
 
     Attributes:
-      name: of the system.
-      description: what the system said of itself.
+      name: the name of the system.
+      description: how the system describes itself.
 
     Args:
-      name: of the system.
-      command: starts the process.
-      environment: its variables, all of them.
-      job: what it is to hold.
-      log: file for what it prints.
+      name: the name of the system.
+      command: the command that starts the process.
+      environment: all environment variables of the process.
+      job: what the worker has to build.
+      log: the file for what the process prints.
 
     Raises:
-      WorkerFailed: it could not build the system.
+      WorkerFailed: the worker could not build the system.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], job: Job, log: Path) -> None:
@@ -71,22 +71,22 @@ class Worker:
         self._process.communicate()
 
     def save_logits(self, file: Path) -> None:
-        """Has the logits float32 [B,K] written to a .npy file."""
+        """Makes the worker write the logits, float32 [B,K], to a .npy file."""
         self._ask({"do": "logits", "file": str(file)})
 
     def call(self, part: str, count: int) -> dict[str, Any]:
-        """So many of a part in a row, one of `benchmarks.comparison.protocol.PARTS`.
+        """Runs one of `benchmarks.comparison.protocol.PARTS` ``count`` times in a row.
 
         Returns:
-          ``seconds`` of all of them, and of steps the last one's ``loss``.
+          ``seconds``, the time of all of them; and ``loss``, after steps that of the last one.
         """
         return self._ask({"do": part, "count": count})
 
     def measure(self, part: str, count: int) -> tuple[float, float]:
-        """Seconds of one of so many in a row, taken again where other processes disturbed them.
+        """Runs a part ``count`` times in a row, and again if other processes disturbed it.
 
         Returns:
-          The seconds, and the share of the machine's cores that others took meanwhile.
+          The mean seconds of one, and the share of the machine's cores that other processes used meanwhile.
         """
         attempts = []
         for _ in range(ATTEMPTS):
@@ -107,5 +107,5 @@ class Worker:
             line = ""
         if not line:
             said = self._log.read_text().strip().splitlines()
-            raise WorkerFailed(f"{self.name} ended: {said[-1] if said else 'without a word'}; all of it in {self._log}")
+            raise WorkerFailed(f"{self.name} ended: {said[-1] if said else 'no output'}; all of it in {self._log}")
         return json.loads(line)

@@ -58,7 +58,7 @@ class DataConfig:
         ``image_folder`` the folder that holds ``train/``.
       manual_dir: folder with an archive that was fetched by hand, used instead of a download.
       image_size: side in pixels that images are resized to when they are decoded; None keeps their own.
-      channels: channels that images are converted to when they are decoded: 1 greyscale, 2 greyscale and alpha, 3 RGB,
+      channels: channels that images are converted to when they are decoded: 1 grayscale, 2 grayscale and alpha, 3 RGB,
         4 RGB and alpha. None takes what the data set declares, and RGB for ``image_folder`` and ``digits``.
       validation_fraction: share of every class, in [0, 1), that is held out of train and evaluated instead of the test
         split, so that tuning leaves that alone. The same examples whatever the seed. For an ``image_folder`` that has

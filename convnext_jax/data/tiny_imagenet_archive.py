@@ -1,4 +1,4 @@
-"""The Tiny ImageNet archive: the official one, or one of the user's own with its own checksum."""
+"""The Tiny ImageNet archive: the official one, or the user's own with its own checksum."""
 
 import dataclasses
 import re

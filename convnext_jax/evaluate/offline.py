@@ -29,7 +29,7 @@ class SavedRun:
 
     Attributes:
       workdir: where it is.
-      experiment: its settings, with the place of the data on this machine.
+      experiment: its settings, with where the data are on this machine.
       record: what it knows of its data.
       task: what it is judged by.
       model: the network, without its parameters.

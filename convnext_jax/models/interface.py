@@ -278,7 +278,7 @@ class Model(nnx.Module):
         Returns:
           By name, levels from the input to the output, each the prefixes of the paths of its parameters. What no prefix
           covers is the level after the last: the head. "single" has a level for each block, "grouped" one for three
-          blocks of a stage in a row; the stem comes before the first.
+          consecutive blocks of a stage; the stem comes before the first.
         """
         single: list[tuple[str, ...]] = [("stem/",)]
         grouped: list[tuple[str, ...]] = [("stem/",)]

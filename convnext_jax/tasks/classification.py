@@ -136,7 +136,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 
 def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the place of the right class among the logits, 0 if it is the highest.
+    """Returns the rank of the right class among the logits, 0 if its logit is the highest.
 
     Of equal logits the one of the lower class comes first, as in ``argmax``. A row with a NaN ranks last, so that a
     broken network is never right.

@@ -48,6 +48,6 @@ class Task(Protocol):
         """Returns the figures in `metrics` and the number of ``examples``.
 
         Args:
-          sums: those of all batches, arrays [batches] in the place of scalars, on the host.
+          sums: those of all batches, on the host: an array [batches] for each scalar.
         """
         ...

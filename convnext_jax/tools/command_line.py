@@ -24,7 +24,7 @@ EXIT_TEMPFAIL = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to g
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
-    """Runs a command and exits: 0 when done, 2 after a mistake of the user's, which is printed in one line."""
+    """Runs a command and exits: 0 when done, 2 after a user's mistake, which is printed on one line."""
     # The package's own warnings are lines for the user. Orbax's, on absl's logger, are about its own options.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)

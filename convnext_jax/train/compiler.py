@@ -47,7 +47,7 @@ class StepCompiler:
                 self._programs[size] = self._thread.submit(lambda size=size: lower(size).compile())
 
     def is_ready(self, size: int | None, seconds: float) -> bool:
-        """Returns whether a size that was asked for is compiled, or has failed. Waits for so many seconds at most."""
+        """Returns whether a size is compiled, or has failed. Waits for at most a number of seconds."""
         return bool(wait([self._programs[size]], timeout=seconds).done)
 
     def wait_for(self, size: int | None) -> jax.stages.Compiled:

@@ -96,7 +96,8 @@ def pipeline_part(
       experiment: the settings.
       dataset: the data, on the host.
       sharding: how arrays lie on the devices.
-      num_steps: steps of a call; divides the steps of an epoch.
+      num_steps: steps of a call, at most those of an epoch. Calls of other lengths are left out, as the last ones of an
+        epoch may be.
       image_size: side in pixels that the images are scaled to inside the step; None keeps their own.
     """
     check_against_data(experiment, dataset, sharding)
@@ -104,7 +105,9 @@ def pipeline_part(
     spec = dataclasses.replace(plan.spec, image_size=image_size)
     state, (source, _), seed = initial_state(plan), put_data(plan, dataset), _seed(experiment, sharding)
     count = jax.device_put(jnp.int32(num_steps), sharding.replicated)
-    first_steps = itertools.count(step=num_steps)
+    # No call crosses the end of an epoch.
+    starts = range(0, plan.steps_per_epoch - num_steps + 1, num_steps)
+    first_steps = (epoch * plan.steps_per_epoch + start for epoch in itertools.count() for start in starts)
     return _training(
         "pipeline",
         lambda: lower_train_steps(spec, plan.state).compile(),

@@ -122,7 +122,7 @@ def matmul_ceiling(
 
 @jax.jit
 def _multiply(x: jax.Array, kernel: jax.Array, products: jax.Array) -> jax.Array:
-    """[D n,n] by [n,n], so many times one after the other."""
+    """Multiplies [D n,n] by [n,n], a number of times in sequence."""
     return jax.lax.fori_loop(0, products, lambda _, x: x @ kernel, x)
 
 
