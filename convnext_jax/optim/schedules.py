@@ -23,7 +23,7 @@ def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int) -> opt
     ``one_cycle`` has a warm-up of its own: half a cosine from a 25th of the peak up to the peak at W, another one down
     to the floor at S. The momentum stays as it is (Smith and Topin 2017, arXiv 1708.07120, let it fall and rise).
 
-    >>> make_schedule(OptimConfig(learning_rate=0.1, warmup_epochs=1.0), 10, 4)(1)
+    >>> round(float(make_schedule(OptimConfig(learning_rate=0.1, warmup_epochs=1.0), 10, 4)(1)), 6)
     0.05
 
     Args:
