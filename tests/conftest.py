@@ -1,6 +1,7 @@
 """Eight simulated devices for every test; what the tests share."""
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -27,8 +28,12 @@ if "CONVNEXT_JAX_TEST_CACHE" not in os.environ:
     os.environ["CONVNEXT_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="convnext_jax-tests-")
     atexit.register(shutil.rmtree, os.environ["CONVNEXT_JAX_TEST_CACHE"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["CONVNEXT_JAX_TEST_CACHE"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # For the commands that a test starts: nothing of theirs goes into the user's own cache.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["CONVNEXT_JAX_TEST_CACHE"]
+
+# Traced programs are millions of objects that stay alive, and Python would search them all again and again.
+gc.set_threshold(100_000)
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

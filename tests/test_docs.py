@@ -3,6 +3,8 @@
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,13 @@ def test_tools_that_are_named_exist(document: Path):
     for tool in re.findall(r"python -m convnext_jax\.tools\.(\w+)", document.read_text()):
         folder = ROOT / "convnext_jax" / "tools"
         assert (folder / f"{tool}.py").exists() or (folder / tool / "__main__.py").exists(), tool
+
+
+@pytest.mark.parametrize("tool", ["prepare", "benchmark"])
+def test_a_tool_says_how_it_is_called(tool: str):
+    command = [sys.executable, "-m", f"convnext_jax.tools.{tool}", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert shown.startswith(f"usage: python -m convnext_jax.tools.{tool} ")
 
 
 @pytest.fixture(scope="module")

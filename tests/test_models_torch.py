@@ -1,5 +1,6 @@
 """PyTorch's weights: the same answers, the layouts of each family, and what is wrong with a file."""
 
+import functools
 import json
 import re
 import subprocess
@@ -22,8 +23,9 @@ from convnext_jax.models.torch_import import export_state_dict, from_torch, impo
 RECORD = json.loads(torch_reference.RECORD.read_text())
 
 
-def shapes(name: str, num_classes: int = torch_reference.NUM_CLASSES) -> tuple[dict, dict]:
-    model = abstract_model(lambda: create_model(name, num_classes=num_classes))
+@functools.cache
+def shapes(name: str) -> tuple[dict, dict]:
+    model = abstract_model(lambda: create_model(name, num_classes=torch_reference.NUM_CLASSES))
     return flat(model.params), flat(model.batch_stats)
 
 

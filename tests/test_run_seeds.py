@@ -148,7 +148,7 @@ def test_a_signal_stops_and_the_same_command_goes_on(both: Both, tmp_path: Path,
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped, match=message):
-        run(tmp_path, compiler=Watched(preempt))
+        run(tmp_path, compiler=Watched(preempt, compiler=both.compiler))
     assert not (tmp_path / "summary.json").exists()
     run(tmp_path, compiler=both.compiler)
     for seed in ("seed_3", "seed_4"):
@@ -177,7 +177,7 @@ def test_evaluation_refuses_seeds_that_are_not_there_or_not_as_far(both: Both, t
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped, match="saved step 10"):
-        run(tmp_path / "seed_4", of_one_seed(4), Watched(preempt))
+        run(tmp_path / "seed_4", of_one_seed(4), Watched(preempt, compiler=both.compiler))
     with pytest.raises(UserError, match=r"different steps \(20, 10\); train them to the end, or .* --workdir .*seed_3"):
         evaluate_workdir(tmp_path)
 

@@ -38,7 +38,8 @@ def test_it_tells_what_it_made(tmp_path: Path) -> None:
     ]
     done = _run(*arguments, "--channels", 2, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert "train: 2 images of 4x4 pixels, 2 channels, in" in done.stdout
-    assert done.stdout.splitlines()[-2:] == ["mean: 0.5000 1.0000", "std:  0.5000 1.0000"]  # alpha is the same everywhere
+    # Alpha is the same everywhere.
+    assert done.stdout.splitlines()[-2:] == ["mean: 0.5000 1.0000", "std:  0.5000 1.0000"]
     assert sorted(path.name for path in pictures.iterdir()) == ["train", "val"]
 
 

@@ -124,12 +124,23 @@ def jax_answers(
     """
     import jax
 
-    model = our_model(name, state)
+    from convnext_jax.models import merge_model, split_model
+
+    definition, *arrays = split_model(our_model(name, state))
+
+    def run(arrays: Any, images: jax.Array) -> Any:
+        model = merge_model(definition, *arrays)
+        return model(images), model.features(images)
+
+    def product(arrays: Any, images: jax.Array) -> jax.Array:
+        return (merge_model(definition, *arrays)(images) * direction()).sum()
+
+    # The arrays are arguments: with them as constants, compiling takes several times as long.
     compile_ = jax.jit if compiled else lambda function: function
-    logits, features = compile_(lambda images: (model(images), model.features(images)))(images)
+    logits, features = compile_(run)(arrays, images)
     slope = np.zeros_like(images)
     if gradient:
-        slope = compile_(jax.grad(lambda images: (model(images) * direction()).sum()))(images)
+        slope = compile_(jax.grad(product, argnums=1))(arrays, images)
     return Answers(np.asarray(logits), [np.asarray(array) for array in features], np.asarray(slope))
 
 

@@ -54,9 +54,10 @@ def apply_operation(images: jax.Array, operation: jax.Array, value: jax.Array, f
     the batch, as on an accelerator, sends every image through all operations and takes a CPU far longer
     (benchmarks/notes.md).
 
-    >>> image = jnp.full((1, 2, 2, 3), 200, jnp.uint8)
-    >>> apply_operation(image, jnp.array([Operation.INVERT]), jnp.zeros(1), jnp.zeros(3, jnp.uint8)).max().item()
-    55
+    >>> images = jnp.full((2, 8, 8, 3), 200, jnp.uint8)
+    >>> operations = jnp.array([Operation.INVERT, Operation.IDENTITY])
+    >>> apply_operation(images, operations, jnp.zeros(2), jnp.zeros(3, jnp.uint8))[:, 0, 0, 0].tolist()
+    [55, 200]
 
     Args:
       images: uint8 [B,H,W,C], C from 1 to 4.

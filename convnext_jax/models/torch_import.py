@@ -1,6 +1,7 @@
 """The parameters of PyTorch checkpoints, both ways, without torch."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -126,9 +127,14 @@ def _leaves(model: AbstractModel) -> dict[str, np.ndarray]:
     return flat(model.params) | flat(model.batch_stats)
 
 
+@functools.cache
+def _leaves_of_one_class(architecture: Architecture) -> dict[str, np.ndarray]:
+    return _leaves(abstract_model(lambda: create_model(architecture, num_classes=1)))
+
+
 def _recognize_layout(state: Mapping[str, np.ndarray], architecture: Architecture) -> str | None:
     """Returns the layout that most names belong to, None if no name belongs to any."""
-    paths = list(_leaves(abstract_model(lambda: create_model(architecture, num_classes=1))))
+    paths = list(_leaves_of_one_class(architecture))
     counts = {
         layout: sum(architecture.torch_name(path, layout) in state for path in paths)
         for layout in architecture.torch_layouts
@@ -169,7 +175,7 @@ def _looks_like(state: Mapping[str, np.ndarray], layout: str) -> list[str]:
         architecture = MODELS[name]
         if layout not in architecture.torch_layouts:
             continue
-        leaves = _leaves(abstract_model(lambda architecture=architecture: create_model(architecture, num_classes=1)))
+        leaves = _leaves_of_one_class(architecture)
         names = {path: architecture.torch_name(path, layout) for path in leaves}
         vectors = [path for path, leaf in leaves.items() if "blocks" in path and len(leaf.shape) == 1]
         if set(names.values()) == state.keys() and all(
