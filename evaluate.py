@@ -20,6 +20,9 @@ def main() -> None:
         "--split", default="test", choices=("test", "train", "validation"), help="which split (default: test)"
     )
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are on this machine, if elsewhere")
+    parser.add_argument(
+        "--data_changed", choices=("ok",), help="evaluate on other examples of the same classes than those trained on"
+    )
     parser.add_argument("--dtype", choices=DTYPES, help="what to compute in, if not what the config says")
     parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where evaluation.json goes (default: the workdir)")
@@ -41,6 +44,7 @@ def main() -> None:
         data_dir=arguments.data_dir,
         dtype=arguments.dtype,
         batch_size=arguments.batch_size,
+        data_changed=arguments.data_changed == "ok",
     )
     path = offline.write_evaluation(evaluation, arguments.output or arguments.workdir)
     if "seeds" in evaluation:

@@ -1,11 +1,17 @@
 """Trains a model: ``python train.py --config configs/digits.py``."""
 
+from convnext_jax.run.signals import end_this_process_at_once
+
+if __name__ == "__main__":
+    end_this_process_at_once()  # if a signal comes; before the imports below take their time
+
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from convnext_jax.config import Experiment
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL
 from convnext_jax.tools import command_line
 
 
@@ -48,6 +54,7 @@ def _train(experiment: Experiment, workdir: Path) -> None:
     from convnext_jax.run.seeds import train_seeds
     from convnext_jax.sharding import make_mesh
     from convnext_jax.train.compiler import StepCompiler
+    from convnext_jax.workdir.lock import LockLost
 
     keep_compiled_programs()
     mesh = make_mesh()
@@ -58,11 +65,11 @@ def _train(experiment: Experiment, workdir: Path) -> None:
             else:
                 with prepare(experiment, workdir, mesh, compiler=compiler) as run:
                     _report(workdir, train(run))
-    except Diverged as error:
-        command_line.fail(str(error), command_line.EXIT_FAILURE)
+    except (Diverged, LockLost) as error:
+        command_line.fail(str(error), EXIT_FAILURE)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
-        sys.exit(command_line.EXIT_TEMPFAIL)
+        sys.exit(EXIT_TEMPFAIL)
 
 
 _LABELS = {"top1": "top-1", "top5": "top-5"}

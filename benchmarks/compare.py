@@ -31,7 +31,7 @@ from benchmarks.comparison.rounds import Disagreement, WarmUp, check_agreement, 
 from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS, python_of
 from benchmarks.comparison.table import result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
-from convnext_jax.errors import UserError, nearest
+from convnext_jax.errors import EXIT_FAILURE, UserError, nearest
 from convnext_jax.files import write_json
 from convnext_jax.models.convnext import STEMS, ConvNeXtArchitecture
 from convnext_jax.models.registry import MODELS, named_architecture
@@ -72,7 +72,7 @@ def main() -> None:
     try:
         record = compare(options, case, variables)
     except (WorkerFailed, Disagreement) as error:
-        command_line.fail(str(error), command_line.EXIT_FAILURE)
+        command_line.fail(str(error), EXIT_FAILURE)
     print(result_table(record))
     if options.output is not None:
         write_json(options.output, record)

@@ -1,7 +1,11 @@
-"""The error for a user's mistake, and the wording of its remedy."""
+"""The error for a user's mistake, the wording of its remedy, and the exit statuses of all commands."""
 
 import difflib
 from collections.abc import Iterable
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_TEMPFAIL = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
 
 
 class UserError(Exception):

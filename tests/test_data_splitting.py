@@ -142,6 +142,7 @@ def changed(workdir: Path, copy: Path, section: str, **fields: Any) -> Path:
     shutil.copytree(workdir, copy)
     config = json.loads((copy / "config.json").read_text())
     config[section] |= fields
+    del config["checksum"]
     (copy / "config.json").write_text(json.dumps(config))
     return copy
 

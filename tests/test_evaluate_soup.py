@@ -24,7 +24,8 @@ from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools import soup as tool
 from convnext_jax.workdir.checkpoints import Checkpoints
-from convnext_jax.workdir.records import DatasetRecord, write_claim
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.records import write_claim
 
 DATASET = tiny_dataset()
 RECORD = DatasetRecord.of(DATASET)
@@ -42,7 +43,7 @@ def write_run(workdir: Path, experiment: Experiment) -> Path:
     RECORD.write(workdir)
     with Checkpoints(workdir / "checkpoints", keep_latest=len(STEPS)) as checkpoints:
         for step in STEPS:
-            checkpoints.save(step, {"params": parameters(step)})
+            checkpoints.save(step, {"params": parameters(step)}, {"test/top1": 0.5})
     return workdir
 
 
@@ -110,9 +111,9 @@ def refuse(workdir: Path, message: str, **names: Any) -> None:
 def test_checkpoints_that_are_not_there_are_refused(workdir: Path, tmp_path: Path):
     remedy = r"train with --config\.run\.keep_latest={}, or take fewer"
     # The fourth is there by chance: what is kept beyond keep_latest may be the best of long ago.
-    refuse(workdir, r"--last 4: .* has 4 checkpoints and keeps the latest 3; " + remedy.format(4), last=4)
+    refuse(workdir, r"--last 4: .* has 4 evaluated checkpoints and keeps the latest 3; " + remedy.format(4), last=4)
     many = write_run(tmp_path, tiny_experiment(keep_latest=9))
-    refuse(many, r"--last 6: .* has 4 checkpoints and keeps the latest 9; " + remedy.format(6), last=6)
+    refuse(many, r"--last 6: .* has 4 evaluated checkpoints and keeps the latest 9; " + remedy.format(6), last=6)
 
 
 def test_batch_norm_is_refused(tmp_path: Path):

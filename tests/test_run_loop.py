@@ -178,6 +178,78 @@ def test_a_run_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been_stopped(tmp_pa
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_run_that_crashes_goes_on_from_its_last_checkpoint_between_evaluations(tmp_path: Path):
+    experiment = tiny_experiment(steps_per_dispatch=1, checkpoint_steps=3)
+    run(experiment, tmp_path / "unbroken")
+
+    def crash(step: int) -> None:
+        if step == 9:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(experiment, tmp_path / "broken", Watched(crash, compiler=shared_compiler(experiment)))
+    with Checkpoints(tmp_path / "broken" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [5, 8]  # evaluated, and three steps later
+    run(experiment, tmp_path / "broken")
+    assert without_clocks(tmp_path / "broken") == without_clocks(tmp_path / "unbroken")
+    for ours, theirs in zip(
+        *(jax.tree.leaves(last_params(experiment, tmp_path / name, "ema")) for name in ("broken", "unbroken")),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(0.0, 15), (1e-9, 18)])
+def test_checkpoints_are_saved_by_the_clock(tmp_path: Path, minutes: float, expected: int):
+    def crash(step: int) -> None:
+        if step == 18:
+            raise MemoryError
+
+    experiment = tiny_experiment(steps_per_dispatch=3, checkpoint_minutes=minutes)
+    with pytest.raises(MemoryError):
+        run(experiment, tmp_path, Watched(crash, compiler=shared_compiler(experiment)))
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        # Those between evaluations take no evaluated one's place, and only the latest of them is kept.
+        assert [step for step in checkpoints.steps() if step >= 10] == sorted({10, 15, expected})
+
+
+@pytest.mark.parametrize("step", [5, 20])
+def test_a_state_whose_evaluation_a_signal_prevented_is_evaluated_at_the_next_start(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, step: int
+):
+    def preempt(first: int) -> None:
+        if first == step - 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    experiment = tiny_experiment()
+    with pytest.raises(Stopped, match=f"SIGTERM: saved step {step} of 20"):
+        run(experiment, tmp_path, Watched(preempt, compiler=shared_compiler(experiment)))
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == step and not checkpoints.metrics(step)
+    summary = run(experiment, tmp_path)
+    assert without_clocks(tmp_path) == without_clocks(whole[0])
+    assert summary["best"] == whole[1]["best"]
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.metrics(20)["test/top1"] == summary["final"]["test/top1"]
+
+
+def test_a_state_that_turns_out_broken_at_the_next_start_is_not_kept(tmp_path: Path):
+    def preempt(step: int) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def break_parameters(state: Any) -> Any:
+        return dataclasses.replace(state, params=nan(state.params)) if int(state.step) == 10 else state
+
+    experiment = tiny_experiment()
+    with pytest.raises(Stopped, match="saved step 10"):
+        run(experiment, tmp_path, Watched(preempt, break_parameters, compiler=shared_compiler(experiment)))
+    with pytest.raises(Diverged, match=r"test loss is nan at step 10, .*the checkpoint of step 5 is kept"):
+        run(experiment, tmp_path)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [5]
+
+
 def test_a_network_with_running_statistics_is_averaged_accumulated_and_taken_up_again(tmp_path: Path):
     experiment = tiny_experiment(RESNET, epochs=2, steps_per_dispatch=2)
     experiment = dataclasses.replace(

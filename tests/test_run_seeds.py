@@ -135,8 +135,8 @@ def test_another_configuration_is_refused_for_the_whole_and_for_a_seed(both: Bot
     ("at_call", "message"),
     [
         (5, r"SIGTERM: saved step 5 of 20 in .*seed_4; run the same command to go on"),
-        # In the last epoch of the first seed, which comes to its end.
-        (4, r"SIGTERM: 1 of 2 seeds are trained in .*; run the same command to go on"),
+        # In the last epoch of the first seed, which is evaluated at the next start.
+        (4, r"SIGTERM: saved step 20 of 20 in .*seed_3; run the same command to go on"),
     ],
 )
 def test_a_signal_stops_and_the_same_command_goes_on(both: Both, tmp_path: Path, at_call: int, message: str):

@@ -32,11 +32,10 @@ def figures(top1: float, ema: float = 0.0) -> dict[str, float]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Evaluated at 10, 20, 30 and 40, stopped at 45; the best is 20, the latest two are 40 and 45."""
-    with Checkpoints(tmp_path / "checkpoints", keep_latest=2, keep_best=1) as checkpoints:
-        for step, top1 in ((10, 0.1), (20, 0.9), (30, 0.5), (40, 0.6)):
-            checkpoints.save(step, items_at(step), figures(top1))
-        checkpoints.save(45, items_at(45))
+    """Evaluated at 10, 20, 30 and 40, saved at 35, 43 and 45 besides; the best is 20."""
+    with Checkpoints(tmp_path / "checkpoints", keep_latest=1, keep_best=1) as checkpoints:
+        for step, top1 in ((10, 0.1), (20, 0.9), (30, 0.5), (35, None), (40, 0.6), (43, None), (45, None)):
+            checkpoints.save(step, items_at(step), None if top1 is None else figures(top1))
     return tmp_path / "checkpoints"
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from convnext_jax.config import Experiment
 from convnext_jax.run.output import Output, Progress
+from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.metrics_log import MetricsWriter, read_metrics
-from convnext_jax.workdir.records import DatasetRecord
 
 
 def log(workdir: Path, first_step: int, steps: list[int]) -> None:

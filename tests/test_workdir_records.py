@@ -9,14 +9,8 @@ import pytest
 
 from convnext_jax.config import DataConfig, Experiment, OptimConfig, RunConfig, parse_experiment
 from convnext_jax.errors import UserError
-from convnext_jax.workdir.records import (
-    DatasetRecord,
-    check_claim,
-    default_workdir,
-    read_experiment,
-    seed_runs,
-    write_claim,
-)
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.records import check_claim, default_workdir, read_experiment, seed_runs, write_claim
 
 ONE = Experiment(run=RunConfig(epochs=10))
 RECORD = DatasetRecord("x", ("a", "b"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -43,11 +37,29 @@ def test_a_workdir_is_claimed_again_by_the_same_configuration(tmp_path: Path):
     check_claim(tmp_path / "a" / "b", moved)
 
 
-@pytest.mark.parametrize("field", ["best_metric", "steps_per_dispatch"])
+OTHERWISE_CARRIED_OUT = {
+    "best_metric": "loss",
+    "checkpoint_minutes": 1.0,
+    "checkpoint_steps": 7,
+    "eval_batch_size": 3,
+    "eval_every_epochs": 2,
+    "keep_best": 3,
+    "keep_latest": 5,
+    "steps_per_dispatch": 3,
+}
+
+
+@pytest.mark.parametrize("field", OTHERWISE_CARRIED_OUT)
 def test_what_changes_no_figure_refuses_no_start(tmp_path: Path, field: str):
+    begin(tmp_path / "run", ONE)
+    changed = dataclasses.replace(ONE, run=dataclasses.replace(ONE.run, **{field: OTHERWISE_CARRIED_OUT[field]}))
+    check_claim(tmp_path / "run", changed)
+    assert default_workdir("x.py", changed, tmp_path) == default_workdir("x.py", ONE, tmp_path)
+
+
+def test_less_memory_refuses_no_start(tmp_path: Path):
     begin(tmp_path, ONE)
-    value = {"best_metric": "loss", "steps_per_dispatch": 3}[field]
-    check_claim(tmp_path, dataclasses.replace(ONE, run=dataclasses.replace(ONE.run, **{field: value})))
+    check_claim(tmp_path, dataclasses.replace(ONE, model=dataclasses.replace(ONE.model, remat=True)))
 
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path):
@@ -91,7 +103,7 @@ def test_what_is_no_workdir_is_said_so(tmp_path: Path):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match=r"config\.json cannot be read"):
             read_experiment(tmp_path)
-    with pytest.raises(UserError, match=r"dataset\.json cannot be read"):
+    with pytest.raises(UserError, match=r"has no dataset\.json; the run has not started yet"):
         DatasetRecord.read(tmp_path)
 
 

@@ -60,6 +60,8 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("run", "batch_size"): (1, 2**20, True),
     ("run", "eval_batch_size"): (1, 2**20, True),
     ("run", "eval_every_epochs"): (1, 10**6, True),
+    ("run", "checkpoint_minutes"): (0, math.inf, False),
+    ("run", "checkpoint_steps"): (0, 10**9, True),
     ("run", "keep_latest"): (1, 10**6, True),
     ("run", "keep_best"): (0, 10**6, True),
     ("run", "steps_per_dispatch"): (1, 10**6, True),

@@ -196,9 +196,11 @@ class RunConfig:
       eval_batch_size: images a step of evaluation, over all devices together. Changes no figure.
       eval_every_epochs: epochs between evaluations of the whole validation split, or of the test split if there is
         none. Each is followed by a checkpoint that carries its figures. The last epoch is always evaluated.
+      checkpoint_minutes: minutes of training between checkpoints, besides those after evaluations; 0 for no others.
+      checkpoint_steps: steps between checkpoints, rounded up to whole calls; 0 for none by steps.
       best_metric: the figure of these evaluations that says which checkpoint is the best, such as ``top1`` or
         ``ema/loss``. ``auto`` is the accuracy, that of the moving average if one is kept.
-      keep_latest: how many of the latest checkpoints are kept.
+      keep_latest: how many of the latest checkpoints with figures are kept. The very latest is kept in any case.
       keep_best: how many of the best checkpoints are kept besides.
       image_sizes: sides in pixels that the training images are scaled to on the device, in equal parts of the run, such
         as ``(24, 32)``; their own size throughout if empty. Images that are evaluated are scaled to the last of them.
@@ -211,6 +213,8 @@ class RunConfig:
     batch_size: int = 128
     eval_batch_size: int = 500
     eval_every_epochs: int = 1
+    checkpoint_minutes: float = 10.0
+    checkpoint_steps: int = 0
     best_metric: str = "auto"
     keep_latest: int = 2
     keep_best: int = 1

@@ -20,7 +20,8 @@ from convnext_jax.precision import Precision, precision_of
 from convnext_jax.sharding import Sharding, abstract, make_mesh
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.workdir.checkpoints import Checkpoints, best_metric
-from convnext_jax.workdir.records import DatasetRecord, read_experiment, seed_runs
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.records import read_experiment, seed_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +84,34 @@ class SavedRun:
         names = {"raw": ("params", "batch_stats"), "ema": ("ema", "ema_batch_stats")}[weights]
         like = abstract((self.model.params, self.model.batch_stats), self.sharding.state)
         with self.checkpoints() as checkpoints:
-            restored = checkpoints.restore(step, dict(zip(names, like, strict=True)))
+            checkpoints.verify(step)
+            try:
+                restored = checkpoints.restore(step, dict(zip(names, like, strict=True)))
+            except Exception as error:  # one without checksums; whatever Orbax and TensorStore raise
+                reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+                raise UserError(
+                    f"{self.workdir}: the checkpoint of step {step} cannot be read ({reason});"
+                    f" choose another: {', '.join(map(str, checkpoints.steps()))}"
+                ) from error
         return restored[names[0]], restored[names[1]]
+
+    def check_same_data(self, dataset: Dataset, *, may_have_changed: bool = False) -> None:
+        """Raises UserError if the data are not those that the run was trained on.
+
+        Args:
+          dataset: the data.
+          may_have_changed: whether other examples are all right. Other classes and channels are not in any case.
+        """
+        now = DatasetRecord.of(dataset)
+        there = dataclasses.replace(self.record, splits={}) if may_have_changed else self.record
+        if differences := there.differences(now):
+            remedy = "give the right --data_dir"
+            if there.splits and not dataclasses.replace(there, splits={}).differences(now):
+                remedy += ", or evaluate on these with --data_changed ok"
+            raise UserError(
+                f"the data of {dataset.name} are not those that the run in {self.workdir} was trained on"
+                f" ({'; '.join(differences)}); {remedy}"
+            )
 
     def evaluate(
         self, params: Any, batch_stats: Any, dataset: Dataset, *, split: str, batch_size: int
@@ -94,7 +121,7 @@ class SavedRun:
             self.model.definition,
             params,
             batch_stats,
-            put_split(self._examples(dataset, split), self.sharding),
+            put_split(self.examples(dataset, split), self.sharding),
             task=self.task,
             normalization=self.record.normalization,
             batch_size=batch_size,
@@ -110,17 +137,8 @@ class SavedRun:
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
 
-    def _examples(self, dataset: Dataset, split: str) -> Split:
-        if dataset.class_names != self.record.class_names:
-            raise UserError(
-                f"{dataset.name} has other classes here than the run in {self.workdir} was trained on; see dataset.json"
-            )
-        channels = dataset.train.images.shape[-1]
-        if channels != len(self.record.mean):
-            raise UserError(
-                f"{dataset.name} has {channels} channels here, and the run in {self.workdir} was trained on"
-                f" {len(self.record.mean)}; see dataset.json"
-            )
+    def examples(self, dataset: Dataset, split: str) -> Split:
+        """Returns a split of the run's data set; raises UserError if there is none of that name."""
         examples = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}[split]
         if examples is None:
             fraction = self.experiment.data.validation_fraction
@@ -141,6 +159,7 @@ def evaluate_workdir(
     data_dir: str | None = None,
     dtype: str | None = None,
     batch_size: int = 500,
+    data_changed: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, or with several seeds the one of each, on a whole split.
 
@@ -152,6 +171,7 @@ def evaluate_workdir(
       data_dir: where the data are on this machine; None is where the config says.
       dtype: what to compute in; None is what the config says.
       batch_size: images at a time.
+      data_changed: whether the data may be others than those trained on. The classes may not.
 
     Returns:
       What ``evaluation.json`` holds: ``top1``, ``top5`` (fractions), ``loss`` (nats), ``examples``, and what they are
@@ -171,6 +191,8 @@ def evaluate_workdir(
             f" train them to the end, or evaluate one: --workdir {runs[0].workdir}"
         )
     dataset = data.load(runs[0].experiment.data)  # the seeds have the same data
+    runs[0].examples(dataset, split)  # a split that is not there is said to be that
+    runs[0].check_same_data(dataset, may_have_changed=data_changed)
     evaluations = [
         run.evaluate(*run.restore(step, weights), dataset, split=split, batch_size=batch_size)
         | {"step": step, "weights": weights}

@@ -61,6 +61,7 @@ def make_soup(
     params = jax.tree.map(lambda total: (total / last).astype(np.float32), _sum_of_params(run, steps))
     on_devices = jax.device_put(params, run.sharding.state)
     dataset = data.load(run.experiment.data)
+    run.check_same_data(dataset)
     figures = run.evaluate(on_devices, {}, dataset, split=split or dataset.evaluated[0], batch_size=batch_size)
     soup = ModelFolder(
         params=params,
@@ -78,12 +79,12 @@ def make_soup(
 def _last_steps(run: SavedRun, last: int) -> list[int]:
     kept = run.experiment.run.keep_latest
     with run.checkpoints() as checkpoints:
-        steps = checkpoints.steps()
+        steps = [step for step in checkpoints.steps() if checkpoints.metrics(step)]
     # Beyond keep_latest there may be a best checkpoint, from long before.
     if last > min(kept, len(steps)):
         raise UserError(
-            f"--last {last}: {run.workdir} has {len(steps)} checkpoints and keeps the latest {kept}; train with"
-            f" --config.run.keep_latest={last}, or take fewer"
+            f"--last {last}: {run.workdir} has {len(steps)} evaluated checkpoints and keeps the latest {kept};"
+            f" train with --config.run.keep_latest={last}, or take fewer"
         )
     return steps[-last:]
 

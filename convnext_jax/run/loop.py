@@ -20,6 +20,8 @@ from convnext_jax.train.step import MOST_STEPS, Metrics
 from convnext_jax.workdir.checkpoints import ITEMS, best_metric
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
 
+_NOTHING_NEW = "nothing new to save; run the same command to go on"
+
 
 class Diverged(Exception):
     """The loss is no longer a number. The message names the step, the learning rate and the last good checkpoint."""
@@ -44,16 +46,19 @@ def train(run: Run) -> dict[str, Any]:
     """
     plan, compiler = run.plan, run.compiler
     parameters = count_parameters(run.state.params)
-    if sizes := plan.image_sizes_from(run.first_step):
+    sizes = plan.image_sizes_from(run.first_step)
+    if sizes or _is_not_evaluated(run):
         with StopSignals() as signals:
-            started = time.monotonic()
-            first = _compiled_first(sizes)
-            for size in first:
-                compiler.wait_for(size)
-            later = len(sizes) - len(first)
-            meanwhile = f", {later} more image size{'s' * (later > 1)} while it trains" if later else ""
-            run.output.say(f"compiled in {time.monotonic() - started:.0f} s{meanwhile}")
-            _train_steps(run, signals)
+            if sizes:
+                started = time.monotonic()
+                first = _compiled_first(sizes)
+                with signals.at_once(lambda: _NOTHING_NEW):
+                    for size in first:
+                        compiler.wait_for(size)
+                later = len(sizes) - len(first)
+                meanwhile = f", {later} more image size{'s' * (later > 1)} while it trains" if later else ""
+                run.output.say(f"compiled in {time.monotonic() - started:.0f} s{meanwhile}")
+            _Training(run, signals).go_on_to_the_end()
     run.checkpoints.wait()
     return _finish(run, parameters) if run.output.lead else {}
 
@@ -64,49 +69,113 @@ def _compiled_first(sizes: list[int | None]) -> list[int | None]:
     return sizes if jax.default_backend() == "gpu" else sizes[:1]
 
 
-def _train_steps(run: Run, signals: StopSignals) -> None:
-    plan, compiler, reporter = run.plan, run.compiler, _Reporter(run)
-    seed = jax.device_put(jnp.uint32(plan.experiment.run.seed), plan.spec.sharding.replicated)
-    # The state given to a call is donated: from then on only the one that it returned exists.
-    step, state = run.first_step, run.state
-    size = plan.image_size_at(step)
-    train_call = compiler.wait_for(size)
-    most_steps = min(plan.experiment.run.steps_per_dispatch, MOST_STEPS)
-    evaluation_steps = plan.experiment.run.eval_every_epochs * plan.steps_per_epoch
-    run.output.open_log(step, plan.total_steps, plan.steps_per_epoch)
-    try:
-        reporter.restart_clock()
-        while step < plan.total_steps and signals.received is None:
+def _is_evaluated(step: int, run: Run) -> bool:
+    """Returns whether the state after a step is one that is evaluated."""
+    evaluation_steps = run.plan.experiment.run.eval_every_epochs * run.plan.steps_per_epoch
+    return step > 0 and (step % evaluation_steps == 0 or step == run.plan.total_steps)
+
+
+def _is_not_evaluated(run: Run) -> bool:
+    """Returns whether the run goes on from a state whose evaluation was interrupted."""
+    return _is_evaluated(run.first_step, run) and not run.checkpoints.metrics(run.first_step)
+
+
+class _Training:
+    """A run between two calls to the device: the step that it has come to, and its state after that."""
+
+    def __init__(self, run: Run, signals: StopSignals) -> None:
+        self._run, self._signals, self._reporter = run, signals, _Reporter(run)
+        self._step, self._state = run.first_step, run.state
+        settings = run.plan.experiment.run
+        self._most_steps = min(settings.steps_per_dispatch, MOST_STEPS)
+        self._interval = _Interval(self._step, settings.checkpoint_minutes, settings.checkpoint_steps)
+        self._to_evaluate = _is_not_evaluated(run)
+
+    def go_on_to_the_end(self) -> None:
+        """Trains, evaluates and saves; raises Diverged and Stopped."""
+        output, plan = self._run.output, self._run.plan
+        output.open_log(self._step, plan.total_steps, plan.steps_per_epoch)
+        try:
+            if self._to_evaluate:
+                self._evaluate_and_save()
+            self._reporter.restart_clock()
+            self._take_steps()
+            self._reporter.catch_up()
+            if self._step < plan.total_steps or self._to_evaluate:
+                raise Stopped(f"{self._signals.received}: {self._save_and_wait()}")
+        finally:
+            output.close_log()
+
+    def _take_steps(self) -> None:
+        """Takes the steps up to the last one, or until a signal comes."""
+        plan, compiler, signals = self._run.plan, self._run.compiler, self._signals
+        seed = jax.device_put(jnp.uint32(plan.experiment.run.seed), plan.spec.sharding.replicated)
+        size, train_call = None, None
+        while self._step < plan.total_steps and signals.received is None:
             compiler.check()  # what does not fit into memory is known early
-            if plan.image_size_at(step) != size:
-                size = plan.image_size_at(step)
-                reporter.catch_up()
+            if self._run.lock is not None:
+                self._run.lock.check()
+            if train_call is None or plan.image_size_at(self._step) != size:
+                size = plan.image_size_at(self._step)
+                self._reporter.catch_up()
                 while not compiler.is_ready(size, seconds=0.2) and signals.received is None:
                     pass
                 if signals.received is not None:
                     break  # what is not saved yet must not wait for a compiler
                 train_call = compiler.wait_for(size)
-                reporter.restart_clock()
-            num_steps = call_length(step, plan.steps_per_epoch, most_steps)
-            feed = run.source.feed(step, num_steps)
-            state, metrics = train_call(state, feed, _on_device(num_steps, run), seed)
-            step += num_steps
+                self._reporter.restart_clock()
+            num_steps = call_length(self._step, plan.steps_per_epoch, self._most_steps)
+            feed = self._run.source.feed(self._step, num_steps)
+            # The state given to a call is donated: from then on only the one that it returned exists.
+            self._state, metrics = train_call(self._state, feed, _on_device(num_steps, self._run), seed)
+            self._step += num_steps
+            self._to_evaluate = _is_evaluated(self._step, self._run)
             # One call behind, so that the device already works on the next steps while the host reads these figures.
-            reporter.report_later(step, num_steps, metrics)
-            if step % evaluation_steps == 0 or step == plan.total_steps:
-                # No state is saved before its own figures have been looked at.
-                reporter.catch_up()
-                figures = reporter.evaluate(step, state)
-                run.checkpoints.save(step, _items(state), figures)
-                reporter.restart_clock()
-        reporter.catch_up()
-        if step < plan.total_steps:
-            run.checkpoints.save(step, _items(state))
-            run.checkpoints.wait()
-            at = f"step {step} of {plan.total_steps}"
-            raise Stopped(f"{signals.received}: saved {at} in {run.output.workdir}; run the same command to go on")
-    finally:
-        run.output.close_log()
+            self._reporter.report_later(self._step, num_steps, metrics)
+            if signals.received is not None:
+                break  # what is not saved yet must not wait for an evaluation
+            if self._to_evaluate:
+                self._evaluate_and_save()
+            elif self._interval.is_over(self._step):
+                self._save()
+
+    def _evaluate_and_save(self) -> None:
+        # No state is saved before its own figures have been looked at, unless a signal comes.
+        self._reporter.catch_up()
+        with self._signals.at_once(self._save_and_wait):
+            figures = self._reporter.evaluate(self._step, self._state)
+        self._save(figures)
+        self._to_evaluate = False
+
+    def _save(self, figures: Mapping[str, float] | None = None) -> None:
+        self._reporter.catch_up()
+        self._run.checkpoints.save(self._step, _items(self._state), figures)
+        self._interval.restart(self._step)
+        self._reporter.restart_clock()
+
+    def _save_and_wait(self) -> str:
+        if self._step == 0:
+            return _NOTHING_NEW
+        self._run.checkpoints.save(self._step, _items(self._state))
+        self._run.checkpoints.wait()
+        of_all = f"of {self._run.plan.total_steps} in {self._run.output.workdir}"
+        return f"saved step {self._step} {of_all}; run the same command to go on"
+
+
+class _Interval:
+    """Says when the next checkpoint between evaluations is due: after so many minutes, or so many steps."""
+
+    def __init__(self, step: int, minutes: float, steps: int) -> None:
+        self._seconds, self._steps = 60 * minutes or math.inf, steps or math.inf
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Begins again at a step that is saved."""
+        self._step, self._started = step, time.monotonic()
+
+    def is_over(self, step: int) -> bool:
+        """Returns whether a step is due to be saved."""
+        return step - self._step >= self._steps or time.monotonic() - self._started >= self._seconds
 
 
 def _on_device(number: int, run: Run) -> jax.Array:
@@ -192,6 +261,8 @@ class _Reporter:
     def _diverged(self, step: int, what: str, value: float, lr: float) -> None:
         checkpoints = self._run.checkpoints
         checkpoints.wait()
+        if step in checkpoints.steps():  # saved while its evaluation was interrupted
+            checkpoints.delete(step)
         kept = checkpoints.latest_step()
         raise Diverged(
             f"{what} is {value} at step {step}, learning rate {lr:.3g}; "

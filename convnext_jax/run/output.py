@@ -1,5 +1,6 @@
 """Everything that a run prints and writes, except its checkpoints. Only the lead process does, and it is asked here."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -9,10 +10,14 @@ import jax
 from tqdm import tqdm
 
 from convnext_jax.config import Experiment
+from convnext_jax.errors import UserError
 from convnext_jax.files import write_json
 from convnext_jax.run.environment import describe_environment
+from convnext_jax.workdir.checkpoints import set_damaged_aside
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.lock import WorkdirLock
 from convnext_jax.workdir.metrics_log import MetricsWriter, figure_name
-from convnext_jax.workdir.records import DatasetRecord, write_claim
+from convnext_jax.workdir.records import write_claim
 
 
 def is_lead_process() -> bool:
@@ -42,6 +47,24 @@ class Output:
         """Creates the workdir and writes ``config.json``; raises UserError if it cannot be written."""
         if self.lead:
             write_claim(self.workdir, experiment)
+
+    def lock(self, resources: contextlib.ExitStack) -> WorkdirLock | None:
+        """Creates the workdir and takes the right to write in it, until the resources are closed.
+
+        Raises:
+          UserError: another run has it, or the folder cannot be written.
+        """
+        if not self.lead:
+            return None
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            return resources.enter_context(WorkdirLock(self.workdir))
+        except OSError as error:
+            raise UserError(f"{self.workdir} cannot be written ({error.strerror}); choose another --workdir") from error
+
+    def set_damaged_aside(self) -> list[str]:
+        """Moves damaged checkpoints aside; returns what to say of them."""
+        return set_damaged_aside(self.workdir / "checkpoints") if self.lead else []
 
     def record(self, record: DatasetRecord) -> None:
         """Writes ``dataset.json``, with which the run has begun."""
@@ -106,9 +129,11 @@ class Progress:
             self._bar.set_postfix_str(_text(self._figures), refresh=False)
             self._bar.update(step - self._step)
         elif "train/loss" not in figures or epochs > self._step // self._steps_per_epoch:
-            pace = (time.monotonic() - self._started) / (step - self._first)
-            left = tqdm.format_interval(pace * (self._total - step))
-            print(f"{label}, {_text(figures)}, {left} left", file=sys.stderr, flush=True)
+            left = ""
+            if step > self._first:  # not where a start only makes up for an evaluation
+                pace = (time.monotonic() - self._started) / (step - self._first)
+                left = f", {tqdm.format_interval(pace * (self._total - step))} left"
+            print(f"{label}, {_text(figures)}{left}", file=sys.stderr, flush=True)
         self._step = step
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """A run made ready, in one call: all checks in their order, then shapes, then arrays."""
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -31,7 +32,9 @@ from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import StepSpec
 from convnext_jax.workdir.checkpoints import ITEMS, Checkpoints, best_metric
-from convnext_jax.workdir.records import DatasetRecord, check_claim, has_begun
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.lock import WorkdirLock
+from convnext_jax.workdir.records import check_claim, has_begun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,27 +81,31 @@ class RunPlan:
 
 @dataclasses.dataclass
 class Run:
-    """A run with its arrays on the devices, ready to be trained. It is a context that closes its checkpoints.
+    """A run with its arrays on the devices, ready to be trained. It is a context that closes what it holds.
 
     Attributes:
       plan: its shapes.
       output: what it prints and writes.
+      lock: the right to write in its workdir; None in any process but the lead.
       checkpoints: what it saves.
       compiler: compiles its steps, begun already.
       first_step: the step that it goes on from, 0 at its start.
       state: the training state at that step.
       source: where its batches come from.
       evaluated: the examples that it is evaluated on.
+      resources: what is closed when the run ends.
     """
 
     plan: RunPlan
     output: Output
+    lock: WorkdirLock | None
     checkpoints: Checkpoints
     compiler: StepCompiler
     first_step: int
     state: TrainState
     source: BatchSource
     evaluated: ResidentSplit
+    resources: contextlib.ExitStack
 
     def __enter__(self) -> "Run":
         return self
@@ -106,7 +113,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.checkpoints.__exit__(kind, error, trace)
+        self.resources.__exit__(kind, error, trace)
 
 
 def prepare(
@@ -132,25 +139,46 @@ def prepare(
       UserError: everything that is wrong with the settings, the workdir, the data and the devices together, before
         anything is compiled.
     """
+    with contextlib.ExitStack() as resources:
+        run = _prepare(experiment, workdir, mesh, compiler, dataset, resources)
+        run.resources = resources.pop_all()  # nothing went wrong: from here on they are the run's
+        return run
+
+
+def _prepare(
+    experiment: Experiment,
+    workdir: Path,
+    mesh: Mesh,
+    compiler: StepCompiler,
+    dataset: Dataset | None,
+    resources: contextlib.ExitStack,
+) -> Run:
     output, sharding = Output(workdir), Sharding(mesh)
     check_without_data(experiment)
     check_claim(workdir, experiment)
+    lock = output.lock(resources)
     weights = None if experiment.model.init_from is None else Path(experiment.model.init_from)
     begun = has_begun(workdir)
     output.claim(experiment)
     dataset = data.load(experiment.data) if dataset is None else dataset
     check_against_data(experiment, dataset, sharding)
     plan = make_plan(experiment, dataset, sharding)
+    if begun:
+        check_same_data(workdir, plan.record)
     if weights is not None and not begun:
         _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
     output.record(plan.record)
     output.say(f"workdir: {workdir}")
     settings = experiment.run
-    checkpoints = Checkpoints(
-        workdir / "checkpoints",
-        keep_latest=settings.keep_latest,
-        keep_best=settings.keep_best,
-        best=best_metric(experiment, plan.spec.task),
+    for note in output.set_damaged_aside():
+        output.say(note)
+    checkpoints = resources.enter_context(
+        Checkpoints(
+            workdir / "checkpoints",
+            keep_latest=settings.keep_latest,
+            keep_best=settings.keep_best,
+            best=best_metric(experiment, plan.spec.task),
+        )
     )
     first_step = checkpoints.latest_step() or 0
     if sizes := plan.image_sizes_from(first_step):
@@ -161,7 +189,7 @@ def prepare(
     source, evaluated = put_data(plan, dataset)
     state = _restore(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)
     output.begin(first_step)
-    return Run(plan, output, checkpoints, compiler, first_step, state, source, evaluated)
+    return Run(plan, output, lock, checkpoints, compiler, first_step, state, source, evaluated, resources)
 
 
 def check_without_data(experiment: Experiment) -> None:
@@ -183,6 +211,15 @@ def check_against_data(experiment: Experiment, dataset: Dataset, sharding: Shard
     check_augment(experiment.augment, height, width)
     if not experiment.run.image_sizes:
         experiment.model.architecture.check_image_size(height, width)
+
+
+def check_same_data(workdir: Path, now: DatasetRecord) -> None:
+    """Raises UserError if the data are not those that the run in a workdir was begun with."""
+    if differences := DatasetRecord.read(workdir).differences(now):
+        raise UserError(
+            f"the data of {now.name} are not those that the run in {workdir} was begun with"
+            f" ({'; '.join(differences)}); restore them, or begin a new run in another --workdir"
+        )
 
 
 def make_plan(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> RunPlan:

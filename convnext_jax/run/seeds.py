@@ -1,5 +1,6 @@
 """Several seeds of one experiment, trained one after another."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from convnext_jax.run.output import Output
 from convnext_jax.run.prepare import check_without_data, prepare
 from convnext_jax.run.signals import StopSignals
 from convnext_jax.train.compiler import StepCompiler
-from convnext_jax.workdir.records import DatasetRecord, check_claim, seed_runs
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.records import check_claim, seed_runs
 
 
 def train_seeds(experiment: Experiment, workdir: Path, mesh: Mesh, compiler: StepCompiler) -> dict[str, Any]:
@@ -38,12 +40,20 @@ def train_seeds(experiment: Experiment, workdir: Path, mesh: Mesh, compiler: Ste
       Diverged: see ``train``; the seeds before are kept.
       Stopped: a signal came; what was trained is saved.
     """
-    runs = seed_runs(workdir, experiment)
     check_without_data(experiment)
-    for directory, one in ((workdir, experiment), *runs):
+    for directory, one in ((workdir, experiment), *seed_runs(workdir, experiment)):
         check_claim(directory, one)
-    output = Output(workdir)
-    output.claim(experiment)
+    with contextlib.ExitStack() as resources:
+        output = Output(workdir)
+        output.lock(resources)
+        output.claim(experiment)
+        return _train_each(experiment, workdir, mesh, compiler, output)
+
+
+def _train_each(
+    experiment: Experiment, workdir: Path, mesh: Mesh, compiler: StepCompiler, output: Output
+) -> dict[str, Any]:
+    runs = seed_runs(workdir, experiment)
     dataset = data.load(experiment.data)
     summaries: dict[str, dict[str, Any]] = {}
     with StopSignals() as signals:

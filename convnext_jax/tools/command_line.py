@@ -16,11 +16,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from convnext_jax.config import Experiment, check_field, own_field_kinds, parse_experiment, parse_sections
-from convnext_jax.errors import UserError
-
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_TEMPFAIL = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
+from convnext_jax.errors import EXIT_TEMPFAIL, EXIT_USAGE, UserError
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:

@@ -5,8 +5,9 @@ A checkpoint holds named items, each a tree of arrays: ``params``, ``opt_state``
 """
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,10 +19,12 @@ from orbax.checkpoint import checkpoint_managers as policies
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
 from convnext_jax.tasks.interface import Task
+from convnext_jax.workdir.checksums import damage, has_checksums, write_checksums
 from convnext_jax.workdir.metrics_log import figure_name
 
 ITEMS = ("params", "opt_state", "batch_stats", "ema", "ema_batch_stats")
 _FORMER_NAMES = {"batch_stats": "statistics"}  # as version 0.1 called them
+_ORBAX_METADATA = "_CHECKPOINT_METADATA"  # Orbax writes the time into it once more at the very end
 _SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
 
 
@@ -64,12 +67,76 @@ def best_metric(experiment: Experiment, task: Task) -> BestMetric:
     return BestMetric(name, task.metrics[metric])
 
 
+def set_damaged_aside(directory: Path) -> list[str]:
+    """Moves checkpoints aside that are damaged and later than the latest that is not.
+
+    Args:
+      directory: where the checkpoints are. The damaged ones go into ``damaged_checkpoints`` beside it.
+
+    Returns:
+      A sentence for each that was moved, and one if the latest cannot be verified.
+    """
+    notes = []
+    folders = [path for path in directory.glob("*") if path.is_dir() and path.name.isdecimal()]
+    for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
+        verified = has_checksums(folder)
+        reason = _damage(folder) if verified else _unreadable(folder)
+        if reason is None:
+            if not verified:
+                notes.append(f"the checkpoint of step {folder.name} has no checksums; it can be read, but not verified")
+            break
+        aside = directory.with_name("damaged_checkpoints") / folder.name
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}_again")
+        aside.parent.mkdir(exist_ok=True)
+        folder.rename(aside)
+        notes.append(f"the checkpoint of step {folder.name} is damaged ({reason}); it was moved to {aside}")
+    return notes
+
+
+def _damage(folder: Path) -> str | None:
+    """Returns what is wrong with a checkpoint, None if nothing is or if it has no checksums."""
+    try:
+        if has_checksums(folder):
+            json.loads((folder / _ORBAX_METADATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{_ORBAX_METADATA} is missing or damaged"
+    return damage(folder)
+
+
+def _unreadable(folder: Path) -> str | None:
+    """Returns why a checkpoint without checksums cannot be read as a whole, None if it can."""
+    items = [folder / name for name in (*ITEMS, *_FORMER_NAMES.values()) if (folder / name).is_dir()]
+    if not {"params", "opt_state"} <= {item.name for item in items}:
+        return "it lacks the parameters or the state of the optimizer"
+    for item in items:
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.restore(item)
+        except Exception as error:  # whatever Orbax and TensorStore raise for what they cannot read
+            return f"{item.name}: {str(error).splitlines()[0][:200]}"
+    return None
+
+
+class _LatestEvaluated(policies.PreservationPolicy):
+    """Keeps the latest checkpoints that have figures. What is saved in between takes nobody's place."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def should_preserve(
+        self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
+    ) -> Sequence[bool]:
+        kept = [info.step for info in checkpoints if info.metrics][-self._count :]
+        return [info.step in kept for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of a workdir.
 
     Args:
       directory: where they are; created if it does not exist.
-      keep_latest: how many of the latest are kept.
+      keep_latest: how many of the latest with figures are kept. The very latest is kept in any case.
       keep_best: how many of the best are kept besides.
       best: the figure that says which are the best.
       read_only: whether nothing may be written or deleted.
@@ -85,14 +152,16 @@ class Checkpoints:
         read_only: bool = False,
     ) -> None:
         self._best = best
+        self._directory = directory.absolute()
         policy = policies.AnyPreservationPolicy(
             [
-                policies.LatestN(keep_latest),
+                policies.LatestN(1),
+                _LatestEvaluated(keep_latest),
                 policies.BestN(get_metric_fn=best.score, n=keep_best, keep_checkpoints_without_metrics=False),
             ]
         )
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+            self._directory,
             item_names=(*ITEMS, *_FORMER_NAMES.values()),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
@@ -101,11 +170,15 @@ class Checkpoints:
                 read_only=read_only,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
+                # Called between the last byte and the renaming that makes a checkpoint appear.
+                async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
             ),
         )
 
     def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-        """Starts to save items and returns once their arrays may be donated. A step that is there is left alone.
+        """Starts to save items and returns once their arrays may be donated.
+
+        A step that is there is left alone, unless it has no metrics and is given some now.
 
         Args:
           step: how many steps are done.
@@ -113,12 +186,22 @@ class Checkpoints:
           metrics: figures of this state. Without them it cannot become the best.
         """
         if step in self._manager.all_steps():
-            return
+            if metrics is None or self.metrics(step):
+                return
+            self.delete(step)
         # Orbax writes no empty tree.
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items() if jax.tree.leaves(item)}
         self._manager.save(
             step, args=ocp.args.Composite(**arguments), metrics=None if metrics is None else dict(metrics)
         )
+
+    def _add_checksums(self) -> None:
+        for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
+            write_checksums(folder, leave_out=[_ORBAX_METADATA])
+
+    def delete(self, step: int) -> None:
+        """Deletes a checkpoint."""
+        self._manager.delete(step)
 
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints, in order."""
@@ -152,8 +235,15 @@ class Checkpoints:
             step = int(which) if which.isdecimal() else None
         if step is None or step not in steps:
             there = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet"
-            raise UserError(f"{self._manager.directory}: no checkpoint {which!r}; {there}; or say best or latest")
+            raise UserError(f"{self._directory}: no checkpoint {which!r}; {there}; or say best or latest")
         return step
+
+    def verify(self, step: int) -> None:
+        """Raises UserError if a checkpoint is damaged. The message lists those that are not."""
+        if reason := _damage(self._directory / str(step)):
+            good = [each for each in self.steps() if each != step and not _damage(self._directory / str(each))]
+            remedy = f"choose another: {', '.join(map(str, good))}" if good else "and there is no other"
+            raise UserError(f"{self._directory}: the checkpoint of step {step} is damaged ({reason}); {remedy}")
 
     def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
         """Returns items of a checkpoint.
@@ -162,7 +252,7 @@ class Checkpoints:
           step: that of the checkpoint.
           like: by name, trees of shapes, dtypes and shardings. Empty items are returned as they are.
         """
-        folder = self._manager.directory / str(step)
+        folder = self._directory / str(step)
         names = {name: name if (folder / name).exists() else _FORMER_NAMES.get(name, name) for name in like}
         arguments = {
             names[name]: ocp.args.StandardRestore(item) for name, item in like.items() if jax.tree.leaves(item)

@@ -1,4 +1,4 @@
-"""The files that say what a workdir belongs to: ``config.json`` and ``dataset.json``."""
+"""What configuration a workdir belongs to: ``config.json``."""
 
 import dataclasses
 import hashlib
@@ -6,18 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.batches.preprocess import Normalization
 from convnext_jax.config import Experiment, parse_experiment
-from convnext_jax.data import Dataset
 from convnext_jax.errors import UserError
 from convnext_jax.files import write_json
+from convnext_jax.workdir.checksums import sealed, unsealed
 from convnext_jax.workdir.migrations import FORMAT, Migrated, migrate
 
-# No figure depends on these. Where the data are may differ between two starts, and on another machine.
+# How a run is carried out, not what it is: no parameter depends on these, so they may differ between two starts.
 _NO_IDENTITY = (
     ("data", "data_dir"),
     ("data", "manual_dir"),
+    ("model", "remat"),
     ("run", "best_metric"),
+    ("run", "checkpoint_minutes"),
+    ("run", "checkpoint_steps"),
+    ("run", "eval_batch_size"),
+    ("run", "eval_every_epochs"),
+    ("run", "keep_best"),
+    ("run", "keep_latest"),
     ("run", "steps_per_dispatch"),
 )
 
@@ -95,7 +101,7 @@ def write_claim(workdir: Path, experiment: Experiment) -> None:
     """Creates the folder and writes ``config.json``; raises UserError if it cannot be written."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", {"format": FORMAT, **experiment.to_dict()})
+        write_json(workdir / "config.json", sealed({"format": FORMAT, **experiment.to_dict()}))
     except OSError as error:
         raise UserError(f"{workdir} cannot be written ({error.strerror}); choose another --workdir") from error
 
@@ -117,53 +123,8 @@ def read_experiment(workdir: Path) -> Experiment:
 def _read_config(workdir: Path) -> Migrated:
     path = workdir / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no settings")
-        return migrate(content)
+        return migrate(unsealed(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{workdir} is no workdir of train.py: there is no {path}") from None
     except (OSError, ValueError, UserError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetRecord:
-    """What a run needs to know of the data that it was trained on, kept in ``dataset.json``.
-
-    Attributes:
-      name: the data set.
-      class_names: one for each class, in the order of the logits.
-      mean: channel means that the images were normalized with.
-      std: channel deviations that the images were normalized with.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def normalization(self) -> Normalization:
-        """The means and deviations together."""
-        return Normalization(self.mean, self.std)
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetRecord":
-        """Returns the record of a data set."""
-        mean, std = (tuple(map(float, statistic)) for statistic in (dataset.mean, dataset.std))
-        return cls(dataset.name, dataset.class_names, mean, std)
-
-    @classmethod
-    def read(cls, workdir: Path) -> "DatasetRecord":
-        """Returns the record of a workdir; raises UserError if there is none."""
-        path = workdir / "dataset.json"
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            return cls(fields["name"], *(tuple(fields[name]) for name in ("class_names", "mean", "std")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({error}); the run has not started yet") from error
-
-    def write(self, workdir: Path) -> None:
-        """Writes the record into a workdir."""
-        write_json(workdir / "dataset.json", dataclasses.asdict(self))

@@ -9,7 +9,7 @@ devices' memory. If the system ends one, the others are not affected.
 import sys
 from pathlib import Path
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, UserError
 from convnext_jax.tools import command_line
 from convnext_jax.tools.sweep.points import read_points
 from convnext_jax.tools.sweep.results import results_table, write_results
@@ -45,9 +45,9 @@ def main() -> None:
     if stopped_by:
         done = f"{len(outcomes)} of {len(points)} points are done in {workdir}"
         print(f"{stopped_by}: {done}; run the same command to go on", file=sys.stderr)
-        sys.exit(command_line.EXIT_TEMPFAIL)
+        sys.exit(EXIT_TEMPFAIL)
     if all(outcome.figures is None for outcome in outcomes):
-        command_line.fail(f"none of the {len(points)} points came to its end", command_line.EXIT_FAILURE)
+        command_line.fail(f"none of the {len(points)} points came to its end", EXIT_FAILURE)
 
 
 if __name__ == "__main__":

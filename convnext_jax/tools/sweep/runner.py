@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import EXIT_TEMPFAIL, UserError
 from convnext_jax.run.signals import StopSignals
-from convnext_jax.tools.command_line import EXIT_TEMPFAIL
 from convnext_jax.tools.sweep.points import Point
 from convnext_jax.tools.sweep.results import FIGURES, Outcome, ranked
 
