@@ -1,6 +1,6 @@
 """Trains a model: ``python train.py --config configs/digits.py``."""
 
-from convnext_jax.run.signals import end_this_process_at_once
+from convnext_jax.run.signals import end_this_process_at_once, ignore_signals
 
 if __name__ == "__main__":
     end_this_process_at_once()  # if a signal comes; before the imports below take their time
@@ -38,6 +38,7 @@ def main() -> None:
         print(json.dumps(experiment.to_dict(), indent=2))
         return
     _train(experiment, arguments.workdir or _default_workdir(arguments.config, experiment))
+    ignore_signals()
 
 
 def _default_workdir(config: str, experiment: Experiment) -> Path:

@@ -104,6 +104,9 @@ def test_a_run_that_is_killed_and_started_again_is_the_run_that_was_not(
     # Three lines: well before the first evaluation; a kill then loses everything, a signal nothing.
     while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 3):
         time.sleep(0.02)
+    if number == signal.SIGKILL:  # a second start meanwhile
+        second = run(*train_command(workdir), env=environment)
+        assert second.returncode == 2 and f"is in use by process {process.pid} on" in second.stderr
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status, errors
@@ -114,6 +117,17 @@ def test_a_run_that_is_killed_and_started_again_is_the_run_that_was_not(
     assert done.returncode == 0, done.stderr
     assert ("resuming at" in done.stderr) == (status == 75)
     assert figures_of(workdir) == figures_of(trained)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5])
+def test_a_signal_in_a_start_ends_it_at_once(environment: dict[str, str], tmp_path: Path, seconds: float):
+    command = [sys.executable, *train_command(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert errors.splitlines()[-1] == "SIGTERM: nothing new to save; run the same command to go on"
 
 
 def test_another_configuration_in_the_same_workdir_is_refused(trained: Path):

@@ -85,3 +85,27 @@ def test_a_command_whose_main_thread_is_busy_ends_at_once(
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.strip()) == (status, message.replace("SIGTERM", number.name))
     assert time.monotonic() - asked < 10
+
+
+# Python takes a moment to end, in which its own handlers are gone.
+SLOW_END = """
+from convnext_jax.run.signals import end_this_process_at_once, ignore_signals
+import time
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        print("ending", flush=True)
+        sleep(3)
+
+end_this_process_at_once()
+slow = Slow()
+ignore_signals()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_done_is_done(number: signal.Signals):
+    with subprocess.Popen([sys.executable, "-c", SLOW_END], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ending\n"
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 0

@@ -89,6 +89,12 @@ def end_this_process_at_once() -> None:
     StopSignals().__enter__()._set(lambda: "nothing new to save; run the same command to go on")
 
 
+def ignore_signals() -> None:
+    """Says that all is done: a signal that comes while Python takes itself down changes the status no more."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _ask(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     for context in _contexts:
