@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import QUICK_COMPILATION, ROOT
 
+from convnext_jax.workdir.lock import WorkdirLock
+
 # A network that compiles in seconds.
 OVERRIDES = (
     "--config.model.depths=(1,1,1,1)",
@@ -104,9 +106,6 @@ def test_a_run_that_is_killed_and_started_again_is_the_run_that_was_not(
     # Three lines: well before the first evaluation; a kill then loses everything, a signal nothing.
     while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 3):
         time.sleep(0.02)
-    if number == signal.SIGKILL:  # a second start meanwhile
-        second = run(*train_command(workdir), env=environment)
-        assert second.returncode == 2 and f"is in use by process {process.pid} on" in second.stderr
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status, errors
@@ -117,6 +116,12 @@ def test_a_run_that_is_killed_and_started_again_is_the_run_that_was_not(
     assert done.returncode == 0, done.stderr
     assert ("resuming at" in done.stderr) == (status == 75)
     assert figures_of(workdir) == figures_of(trained)
+
+
+def test_a_workdir_that_another_run_has_is_refused(trained: Path):
+    with WorkdirLock(trained):
+        done = run(*train_command(trained))
+    assert done.returncode == 2 and f"is in use by process {os.getpid()} on" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5])

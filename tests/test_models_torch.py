@@ -20,6 +20,7 @@ from convnext_jax.models.parameters import flat
 from convnext_jax.models.registry import MODELS
 from convnext_jax.models.torch_import import export_state_dict, from_torch, import_state_dict
 
+LARGER = ("convnext_tiny", "convnextv2_tiny")
 RECORD = json.loads(torch_reference.RECORD.read_text())
 
 
@@ -46,7 +47,8 @@ def weights(name: str) -> dict[str, np.ndarray]:
     return torch_reference.draw_weights({key: array.shape for key, array in zeros(name, layout).items()})
 
 
-@pytest.mark.parametrize("name", torch_reference.RECORDED)
+# The script that makes the record compares the larger ones, too.
+@pytest.mark.parametrize("name", [name for name in torch_reference.RECORDED if name not in LARGER])
 def test_answers_are_those_of_pytorch(name: str) -> None:
     images = torch_reference.draw_images(torch_reference.SHAPES[name][-1])
     # The slope of one of each family. The script that makes the record compares those of every network.

@@ -95,7 +95,7 @@ import time
 class Slow:
     def __del__(self, sleep=time.sleep):
         print("ending", flush=True)
-        sleep(3)
+        sleep(1)
 
 end_this_process_at_once()
 slow = Slow()
