@@ -1,7 +1,9 @@
 """The error for a user's mistake, the wording of its remedy, and the exit statuses of all commands."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -37,3 +39,26 @@ def check(field: str, value: object, holds: bool, allowed: str) -> None:
     """
     if not holds:
         raise UserError(f"{field}={value!r}: must be {allowed}")
+
+
+@contextlib.contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """Turns an error of the system inside into a UserError that names what cannot be written.
+
+    Args:
+      path: what is written.
+      option: the option of the command line that chooses another place, such as ``--output``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another {option}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error that a library raised, at most 200 characters; its type if it has no text.
+
+    >>> first_line(ValueError("no such array\\nin detail")), first_line(KeyError())
+    ('no such array', 'KeyError')
+    """
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

@@ -74,6 +74,9 @@ def test_a_run_keeps_its_lock_fresh_and_notices_when_it_lost_it(
             time.sleep(0.01)
         assert (tmp_path / "run.lock").stat().st_mtime > time.time() - 60
         held.check()
+        (tmp_path / "run.lock").write_text("{")  # another one is in the middle of writing
+        time.sleep(0.2)
+        held.check()
         write_owner(tmp_path, "elsewhere", seconds_ago=0)
         with pytest.raises(LockLost, match="process 7 on elsewhere has taken over"):
             while time.monotonic() < deadline:
@@ -83,7 +86,7 @@ def test_a_run_keeps_its_lock_fresh_and_notices_when_it_lost_it(
 
 
 def test_what_is_written_there_by_others_is_no_owner(tmp_path: Path) -> None:
-    for text in ("{", "[]", "\x00\x00"):
-        (tmp_path / "run.lock").write_text(text)
+    for content in (b"{", b"[]", b"\x00\x00", b"\xff\xfe"):
+        (tmp_path / "run.lock").write_bytes(content)
         with WorkdirLock(tmp_path):
             pass

@@ -10,7 +10,7 @@ from convnext_jax import data
 from convnext_jax.batches.resident import put_split
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, first_line, writing
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.files import write_json
@@ -88,9 +88,8 @@ class SavedRun:
             try:
                 restored = checkpoints.restore(step, dict(zip(names, like, strict=True)))
             except Exception as error:  # one without checksums; whatever Orbax and TensorStore raise
-                reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
                 raise UserError(
-                    f"{self.workdir}: the checkpoint of step {step} cannot be read ({reason});"
+                    f"{self.workdir}: the checkpoint of step {step} cannot be read ({first_line(error)});"
                     f" choose another: {', '.join(map(str, checkpoints.steps()))}"
                 ) from error
         return restored[names[0]], restored[names[1]]
@@ -102,16 +101,13 @@ class SavedRun:
           dataset: the data.
           may_have_changed: whether other examples are all right. Other classes and channels are not in any case.
         """
-        now = DatasetRecord.of(dataset)
-        there = dataclasses.replace(self.record, splits={}) if may_have_changed else self.record
-        if differences := there.differences(now):
-            remedy = "give the right --data_dir"
-            if there.splits and not dataclasses.replace(there, splits={}).differences(now):
-                remedy += ", or evaluate on these with --data_changed ok"
-            raise UserError(
-                f"the data of {dataset.name} are not those that the run in {self.workdir} was trained on"
-                f" ({'; '.join(differences)}); {remedy}"
-            )
+        there, classes_alone = self.record, dataclasses.replace(self.record, splits={})
+        remedy, now = "give the right --data_dir", DatasetRecord.of(dataset)
+        if may_have_changed:
+            there = classes_alone
+        elif not classes_alone.differences(now):
+            remedy += ", or evaluate on these with --data_changed ok"
+        there.check_same(now, self.workdir, remedy)
 
     def evaluate(
         self, params: Any, batch_stats: Any, dataset: Dataset, *, split: str, batch_size: int
@@ -210,9 +206,7 @@ def evaluate_workdir(
 def write_evaluation(evaluation: dict[str, Any], directory: Path) -> Path:
     """Writes ``evaluation.json`` into a folder, created if it does not exist, and returns its path."""
     path = directory / "evaluation.json"
-    try:
+    with writing(path, "--output"):
         directory.mkdir(parents=True, exist_ok=True)
         write_json(path, evaluation)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
     return path

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, writing
 from convnext_jax.files import new_folder, write_json
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.parameters import Tree, flat, nested
@@ -57,12 +57,9 @@ class ModelFolder:
             raise UserError(f"{directory} exists already; choose another --output")
         arrays = flat(self.params) | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
         card = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:]}
-        try:
-            with new_folder(directory) as folder:
-                save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
-                write_json(folder / _CARD, {"format": 2, **card})
-        except OSError as error:
-            raise UserError(f"{directory} cannot be written ({error.strerror}); choose another --output") from error
+        with writing(directory, "--output"), new_folder(directory) as folder:
+            save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
+            write_json(folder / _CARD, {"format": 2, **card})
 
     @classmethod
     def read(cls, directory: Path) -> "ModelFolder":

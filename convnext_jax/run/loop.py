@@ -14,13 +14,11 @@ from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.files import write_json
 from convnext_jax.models.parameters import count_parameters
 from convnext_jax.run.prepare import Run
-from convnext_jax.run.signals import StopSignals
+from convnext_jax.run.signals import NOTHING_NEW, StopSignals
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import MOST_STEPS, Metrics
 from convnext_jax.workdir.checkpoints import ITEMS, best_metric
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
-
-_NOTHING_NEW = "nothing new to save; run the same command to go on"
 
 
 class Diverged(Exception):
@@ -52,7 +50,7 @@ def train(run: Run) -> dict[str, Any]:
             if sizes:
                 started = time.monotonic()
                 first = _compiled_first(sizes)
-                with signals.at_once(lambda: _NOTHING_NEW):
+                with signals.at_once(lambda: NOTHING_NEW):
                     for size in first:
                         compiler.wait_for(size)
                 later = len(sizes) - len(first)
@@ -155,7 +153,7 @@ class _Training:
 
     def _save_and_wait(self) -> str:
         if self._step == 0:
-            return _NOTHING_NEW
+            return NOTHING_NEW
         self._run.checkpoints.save(self._step, _items(self._state))
         self._run.checkpoints.wait()
         of_all = f"of {self._run.plan.total_steps} in {self._run.output.workdir}"

@@ -10,7 +10,7 @@ import jax
 from tqdm import tqdm
 
 from convnext_jax.config import Experiment
-from convnext_jax.errors import UserError
+from convnext_jax.errors import writing
 from convnext_jax.files import write_json
 from convnext_jax.run.environment import describe_environment
 from convnext_jax.workdir.checkpoints import set_damaged_aside
@@ -56,15 +56,14 @@ class Output:
         """
         if not self.lead:
             return None
-        try:
+        with writing(self.workdir, "--workdir"):
             self.workdir.mkdir(parents=True, exist_ok=True)
             return resources.enter_context(WorkdirLock(self.workdir))
-        except OSError as error:
-            raise UserError(f"{self.workdir} cannot be written ({error.strerror}); choose another --workdir") from error
 
-    def set_damaged_aside(self) -> list[str]:
-        """Moves damaged checkpoints aside; returns what to say of them."""
-        return set_damaged_aside(self.workdir / "checkpoints") if self.lead else []
+    def set_damaged_aside(self) -> None:
+        """Moves damaged checkpoints aside, and says so."""
+        for note in set_damaged_aside(self.workdir / "checkpoints") if self.lead else ():
+            self.say(note)
 
     def record(self, record: DatasetRecord) -> None:
         """Writes ``dataset.json``, with which the run has begun."""

@@ -43,7 +43,7 @@ class RunPlan:
 
     Attributes:
       experiment: the settings.
-      record: what the run remembers of its data.
+      record: what the run remembers of its data, without the splits.
       model: the network.
       spec: what the step is compiled for.
       state: the shapes and shardings of the training state.
@@ -163,15 +163,15 @@ def _prepare(
     dataset = data.load(experiment.data) if dataset is None else dataset
     check_against_data(experiment, dataset, sharding)
     plan = make_plan(experiment, dataset, sharding)
+    record = DatasetRecord.of(dataset)
     if begun:
-        check_same_data(workdir, plan.record)
+        check_same_data(workdir, record)
     if weights is not None and not begun:
         _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
-    output.record(plan.record)
+    output.record(record)
     output.say(f"workdir: {workdir}")
     settings = experiment.run
-    for note in output.set_damaged_aside():
-        output.say(note)
+    output.set_damaged_aside()
     checkpoints = resources.enter_context(
         Checkpoints(
             workdir / "checkpoints",
@@ -214,17 +214,13 @@ def check_against_data(experiment: Experiment, dataset: Dataset, sharding: Shard
 
 
 def check_same_data(workdir: Path, now: DatasetRecord) -> None:
-    """Raises UserError if the data are not those that the run in a workdir was begun with."""
-    if differences := DatasetRecord.read(workdir).differences(now):
-        raise UserError(
-            f"the data of {now.name} are not those that the run in {workdir} was begun with"
-            f" ({'; '.join(differences)}); restore them, or begin a new run in another --workdir"
-        )
+    """Raises UserError if the data are not those that the run in a workdir was trained on before."""
+    DatasetRecord.read(workdir).check_same(now, workdir, "restore them, or begin a new run in another --workdir")
 
 
 def make_plan(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> RunPlan:
     """Returns a run as shapes. Nothing is computed or allocated."""
-    record = DatasetRecord.of(dataset)
+    record = DatasetRecord.of(dataset, with_splits=False)
     optim = experiment.optim
     task = Classification(len(record.class_names), optim.label_smoothing)
     model = _abstract_model(experiment, num_classes=task.num_outputs, in_channels=len(record.mean))

@@ -15,9 +15,11 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
-from convnext_jax.errors import EXIT_TEMPFAIL
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL
 
 Action = Callable[[], str]
+
+NOTHING_NEW = "nothing new to save; run the same command to go on"
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _contexts: list["StopSignals"] = []
@@ -86,7 +88,7 @@ def end_this_process_at_once() -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
-    StopSignals().__enter__()._set(lambda: "nothing new to save; run the same command to go on")
+    StopSignals().__enter__()._set(lambda: NOTHING_NEW)
 
 
 def ignore_signals() -> None:
@@ -127,7 +129,7 @@ def _end(name: str) -> None:
             try:
                 message = f"{name}: {action()}"
             except BaseException as error:
-                status, message = 1, f"error: {name}, and the state could not be saved: {error}"
+                status, message = EXIT_FAILURE, f"error: {name}, and the state could not be saved: {error}"
             print(message, file=sys.stderr, flush=True)
             _end_children()
             os._exit(status)  # without waiting for XLA

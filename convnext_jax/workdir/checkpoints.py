@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from convnext_jax.config import Experiment
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, first_line
 from convnext_jax.tasks.interface import Task
 from convnext_jax.workdir.checksums import damage, has_checksums, write_checksums
 from convnext_jax.workdir.metrics_log import figure_name
@@ -114,7 +114,7 @@ def _unreadable(folder: Path) -> str | None:
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.restore(item)
         except Exception as error:  # whatever Orbax and TensorStore raise for what they cannot read
-            return f"{item.name}: {str(error).splitlines()[0][:200]}"
+            return f"{item.name}: {first_line(error)}"
     return None
 
 

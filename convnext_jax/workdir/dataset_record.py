@@ -73,9 +73,11 @@ class DatasetRecord:
         return Normalization(self.mean, self.std)
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetRecord":
-        """Returns the record of a data set."""
+    def of(cls, dataset: Dataset, *, with_splits: bool = True) -> "DatasetRecord":
+        """Returns the record of a data set; with its splits, it reads the labels and a thousand images of each."""
         mean, std = (tuple(map(float, statistic)) for statistic in (dataset.mean, dataset.std))
+        if not with_splits:
+            return cls(dataset.name, dataset.class_names, mean, std)
         splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
         records = {name: SplitRecord.of(split) for name, split in splits.items() if split is not None}
         return cls(dataset.name, dataset.class_names, mean, std, records)
@@ -113,6 +115,14 @@ class DatasetRecord:
             if difference:
                 found.append(f"{name}: {difference}")
         return found
+
+    def check_same(self, now: "DatasetRecord", workdir: Path, remedy: str) -> None:
+        """Raises UserError, with the differences and a remedy, if the data of the run in ``workdir`` are others now."""
+        if differences := self.differences(now):
+            raise UserError(
+                f"the data of {now.name} are not those that the run in {workdir} was trained on"
+                f" ({'; '.join(differences)}); {remedy}"
+            )
 
 
 def _split_record(fields: Mapping[str, Any]) -> SplitRecord:

@@ -44,7 +44,7 @@ class WorkdirLock:
         self._me = {"host": socket.gethostname(), "pid": os.getpid()}
         self._ended = threading.Event()
         self._taken_by: dict[str, Any] | None = None
-        self._file = (workdir / "run.lock").open("a+", encoding="utf-8")
+        self._file = (workdir / "run.lock").open("a+", encoding="utf-8", errors="replace")
         try:
             self._acquire()
         except BaseException:
@@ -91,11 +91,7 @@ class WorkdirLock:
     def _owner(self) -> dict[str, Any] | None:
         """Returns what the file says, None if it is empty or cannot be understood."""
         self._file.seek(0)
-        try:
-            owner = json.loads(self._file.read())
-        except (OSError, ValueError):
-            return None
-        return owner if isinstance(owner, dict) else None
+        return _parse(self._file.read())
 
     def _write(self, text: str) -> None:
         # Not by renaming: the lock belongs to the file itself.
@@ -112,11 +108,20 @@ class WorkdirLock:
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT):
             with contextlib.suppress(OSError):  # the folder may be out of reach for a while
-                owner = json.loads((self._workdir / "run.lock").read_text(encoding="utf-8") or "{}")
-                if owner and owner != self._me:
+                owner = _parse((self._workdir / "run.lock").read_text(encoding="utf-8", errors="replace"))
+                if owner is not None and owner != self._me:
                     self._taken_by = owner
                     return
                 os.utime(self._file.fileno())
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    """Returns the owner that a file names, None if it is empty or cannot be understood, as in the middle of a write."""
+    try:
+        owner = json.loads(text)
+    except ValueError:
+        return None
+    return owner if isinstance(owner, dict) else None
 
 
 def _name(owner: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_jax.config import Experiment, parse_experiment
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, writing
 from convnext_jax.files import write_json
 from convnext_jax.workdir.checksums import sealed, unsealed
 from convnext_jax.workdir.migrations import FORMAT, Migrated, migrate
@@ -99,11 +99,9 @@ def check_claim(workdir: Path, experiment: Experiment) -> None:
 
 def write_claim(workdir: Path, experiment: Experiment) -> None:
     """Creates the folder and writes ``config.json``; raises UserError if it cannot be written."""
-    try:
+    with writing(workdir, "--workdir"):
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", sealed({"format": FORMAT, **experiment.to_dict()}))
-    except OSError as error:
-        raise UserError(f"{workdir} cannot be written ({error.strerror}); choose another --workdir") from error
 
 
 def has_begun(workdir: Path) -> bool:

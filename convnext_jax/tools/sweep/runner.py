@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convnext_jax.errors import EXIT_TEMPFAIL, UserError
+from convnext_jax.errors import EXIT_TEMPFAIL, writing
 from convnext_jax.run.signals import StopSignals
 from convnext_jax.tools.sweep.points import Point
 from convnext_jax.tools.sweep.results import FIGURES, Outcome, ranked
@@ -49,11 +49,9 @@ def train_in_process(point: Point, signals: StopSignals) -> int:
     Returns:
       Its exit status, negative where a signal ended it.
     """
-    try:
+    with writing(point.log, "--workdir"):
         point.workdir.mkdir(parents=True, exist_ok=True)
         log = point.log.open("ab")
-    except OSError as error:
-        raise UserError(f"{point.log} cannot be written ({error.strerror}); choose another --workdir") from error
     command = [sys.executable, str(TRAIN), *point.arguments, "--workdir", str(point.workdir)]
     # A process group of its own, so that Ctrl-C comes through us alone. A second signal would end the run unsaved.
     with log, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0) as process:
