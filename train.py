@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _default_workdir(config: str, experiment: Experiment) -> Path:
-    from convnext_jax.workdir.records import default_workdir
+    from convnext_jax.workdir.claim import default_workdir
 
     return default_workdir(config, experiment)
 

@@ -24,8 +24,8 @@ from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools import soup as tool
 from convnext_jax.workdir.checkpoints import Checkpoints
+from convnext_jax.workdir.claim import write_claim
 from convnext_jax.workdir.dataset_record import DatasetRecord
-from convnext_jax.workdir.records import write_claim
 
 DATASET = tiny_dataset()
 RECORD = DatasetRecord.of(DATASET)

@@ -25,7 +25,7 @@ from convnext_jax.run.prepare import prepare
 from convnext_jax.run.seeds import train_seeds
 from convnext_jax.sharding import make_mesh
 from convnext_jax.train.compiler import StepCompiler
-from convnext_jax.workdir.records import write_claim
+from convnext_jax.workdir.claim import write_claim
 
 DATASET = tiny_dataset()
 # Four epochs of five steps, as in other tests, so that what they compiled serves here too.

@@ -20,8 +20,8 @@ from convnext_jax.precision import Precision, precision_of
 from convnext_jax.sharding import Sharding, abstract, make_mesh
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.workdir.checkpoints import Checkpoints, best_metric
+from convnext_jax.workdir.claim import read_experiment, seed_runs
 from convnext_jax.workdir.dataset_record import DatasetRecord
-from convnext_jax.workdir.records import read_experiment, seed_runs
 
 
 @dataclasses.dataclass(frozen=True)

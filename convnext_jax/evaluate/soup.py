@@ -17,7 +17,7 @@ from convnext_jax import data
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.offline import SavedRun
 from convnext_jax.models.weights import ModelFolder
-from convnext_jax.workdir.records import read_experiment
+from convnext_jax.workdir.claim import read_experiment
 
 
 def make_soup(

@@ -14,10 +14,10 @@ from convnext_jax.errors import writing
 from convnext_jax.files import write_json
 from convnext_jax.run.environment import describe_environment
 from convnext_jax.workdir.checkpoints import set_damaged_aside
+from convnext_jax.workdir.claim import write_claim
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock
 from convnext_jax.workdir.metrics_log import MetricsWriter, figure_name
-from convnext_jax.workdir.records import write_claim
 
 
 def is_lead_process() -> bool:

@@ -32,9 +32,9 @@ from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import StepSpec
 from convnext_jax.workdir.checkpoints import ITEMS, Checkpoints, best_metric
+from convnext_jax.workdir.claim import check_claim, has_begun
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock
-from convnext_jax.workdir.records import check_claim, has_begun
 
 
 @dataclasses.dataclass(frozen=True)

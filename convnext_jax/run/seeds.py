@@ -16,8 +16,8 @@ from convnext_jax.run.output import Output
 from convnext_jax.run.prepare import check_without_data, prepare
 from convnext_jax.run.signals import StopSignals
 from convnext_jax.train.compiler import StepCompiler
+from convnext_jax.workdir.claim import check_claim, seed_runs
 from convnext_jax.workdir.dataset_record import DatasetRecord
-from convnext_jax.workdir.records import check_claim, seed_runs
 
 
 def train_seeds(experiment: Experiment, workdir: Path, mesh: Mesh, compiler: StepCompiler) -> dict[str, Any]:

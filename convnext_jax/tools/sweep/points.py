@@ -12,7 +12,7 @@ from convnext_jax.config import Experiment
 from convnext_jax.data.image_folder import find_test_folder
 from convnext_jax.errors import UserError
 from convnext_jax.tools.command_line import check_file, check_names, load_experiment
-from convnext_jax.workdir.records import identity, short_hash
+from convnext_jax.workdir.claim import identity, short_hash
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from convnext_jax.report.tables import markdown_table
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools.sweep.points import Point, in_words
 from convnext_jax.workdir.checkpoints import best_metric
+from convnext_jax.workdir.claim import seed_runs
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
-from convnext_jax.workdir.records import seed_runs
 
 # The last one only if a moving average is kept.
 FIGURES = ("validation/top1", "validation/top5", "validation/loss", "validation_ema/top1")

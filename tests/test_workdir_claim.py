@@ -9,8 +9,8 @@ import pytest
 
 from convnext_jax.config import DataConfig, Experiment, OptimConfig, RunConfig, parse_experiment
 from convnext_jax.errors import UserError
+from convnext_jax.workdir.claim import check_claim, default_workdir, read_experiment, seed_runs, write_claim
 from convnext_jax.workdir.dataset_record import DatasetRecord
-from convnext_jax.workdir.records import check_claim, default_workdir, read_experiment, seed_runs, write_claim
 
 ONE = Experiment(run=RunConfig(epochs=10))
 RECORD = DatasetRecord("x", ("a", "b"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
