@@ -1,8 +1,7 @@
 """Evaluates a checkpoint: ``python evaluate.py --workdir runs/c100``."""
 
-from pathlib import Path
-
 from convnext_jax.precision import DTYPES
+from convnext_jax.storage.cloud import to_path
 from convnext_jax.tools import command_line
 
 
@@ -13,7 +12,7 @@ def main() -> None:
         "Writes evaluation.json. The machine may have other devices than the training had.\n"
         "Of a run with several seeds each is evaluated, and their mean and standard deviation are given.",
     )
-    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
+    parser.add_argument("--workdir", type=to_path, required=True, metavar="DIR", help="the workdir of train.py")
     parser.add_argument("--step", default="latest", help="which checkpoint: latest (default), best, or a step")
     parser.add_argument("--weights", default="raw", choices=("raw", "ema"), help="which weights of it (default: raw)")
     parser.add_argument(
@@ -25,7 +24,9 @@ def main() -> None:
     )
     parser.add_argument("--dtype", choices=DTYPES, help="what to compute in, if not what the config says")
     parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where evaluation.json goes (default: the workdir)")
+    parser.add_argument(
+        "--output", type=to_path, metavar="DIR", help="where evaluation.json goes (default: the workdir)"
+    )
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
         parser.error(f"--batch_size {arguments.batch_size}: must be at least 1")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from convnext_jax.config import Experiment
-from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL
+from convnext_jax.errors import EXIT_TEMPFAIL
+from convnext_jax.storage.cloud import to_path
 from convnext_jax.tools import command_line
 
 
@@ -26,9 +27,15 @@ def main() -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, such as configs/cifar100.py")
     parser.add_argument(
         "--workdir",
-        type=Path,
+        type=to_path,
         metavar="DIR",
-        help="where everything is written;\ndefault runs/<config name>-<hash of the configuration>",
+        help="where everything is written, a folder or gs://bucket/folder;\n"
+        "default runs/<config name>-<hash of the configuration>",
+    )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="make the run in --workdir longer, to config.run.epochs;\nfor the schedules step and warmup_stable_decay",
     )
     parser.add_argument("--print_config", action="store_true", help="show the resolved configuration and exit")
     arguments, overrides = parser.parse_known_args()
@@ -37,7 +44,10 @@ def main() -> None:
     if arguments.print_config:
         print(json.dumps(experiment.to_dict(), indent=2))
         return
-    _train(experiment, arguments.workdir or _default_workdir(arguments.config, experiment))
+    if arguments.extend and arguments.workdir is None:
+        parser.error("--extend needs --workdir, the run to make longer")
+    workdir = arguments.workdir or _default_workdir(arguments.config, experiment)
+    _train(experiment, workdir, extend=arguments.extend)
     ignore_signals()
 
 
@@ -47,27 +57,23 @@ def _default_workdir(config: str, experiment: Experiment) -> Path:
     return default_workdir(config, experiment)
 
 
-def _train(experiment: Experiment, workdir: Path) -> None:
+def _train(experiment: Experiment, workdir: Path, *, extend: bool) -> None:
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.run.compilation_cache import keep_compiled_programs
-    from convnext_jax.run.loop import Diverged, Stopped, train
-    from convnext_jax.run.prepare import prepare
+    from convnext_jax.run.loop import Stopped
+    from convnext_jax.run.rollback import train_to_the_end
     from convnext_jax.run.seeds import train_seeds
     from convnext_jax.sharding import make_mesh
     from convnext_jax.train.compiler import StepCompiler
-    from convnext_jax.workdir.lock import LockLost
 
     keep_compiled_programs()
     mesh = make_mesh()
     try:
         with StepCompiler() as compiler:
             if experiment.run.seeds > 1:
-                _report_seeds(workdir, train_seeds(experiment, workdir, mesh, compiler))
+                _report_seeds(workdir, train_seeds(experiment, workdir, mesh, compiler, extend=extend))
             else:
-                with prepare(experiment, workdir, mesh, compiler=compiler) as run:
-                    _report(workdir, train(run))
-    except (Diverged, LockLost) as error:
-        command_line.fail(str(error), EXIT_FAILURE)
+                _report(workdir, train_to_the_end(experiment, workdir, mesh, compiler=compiler, extend=extend))
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(EXIT_TEMPFAIL)

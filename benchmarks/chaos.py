@@ -27,8 +27,8 @@ import orbax.checkpoint as ocp
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL
-from convnext_jax.files import write_json
 from convnext_jax.run.environment import describe_environment
+from convnext_jax.storage.files import write_json
 from convnext_jax.workdir.metrics_log import read_metrics
 
 ROOT = Path(__file__).parent.parent

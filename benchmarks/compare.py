@@ -32,9 +32,9 @@ from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS, pyt
 from benchmarks.comparison.table import result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
 from convnext_jax.errors import EXIT_FAILURE, UserError, nearest
-from convnext_jax.files import write_json
 from convnext_jax.models.convnext import STEMS, ConvNeXtArchitecture
 from convnext_jax.models.registry import MODELS, named_architecture
+from convnext_jax.storage.files import write_json
 from convnext_jax.tools import command_line
 
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.comparison.table import insert_table, page_table
 from convnext_jax.errors import UserError
-from convnext_jax.files import write_text
+from convnext_jax.storage.files import write_text
 from convnext_jax.tools import command_line
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from convnext_jax.errors import UserError
-from convnext_jax.files import write_json
+from convnext_jax.storage.files import write_json
 from convnext_jax.tools import command_line
 from convnext_jax.workdir.claim import read_experiment, seed_runs
 from convnext_jax.workdir.metrics_log import read_metrics

@@ -18,6 +18,10 @@ class UserError(Exception):
     """
 
 
+class Failure(Exception):
+    """What ends a command though nobody made a mistake, in one line; its status is 1."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns the remedy for a wrong name: the nearest right one, and all of them if they are few.
 

@@ -20,7 +20,7 @@ from convnext_jax.data.cache import DESCRIPTION, CacheKey, build_cache, open_cac
 from convnext_jax.data.dataset import PixelSums
 from convnext_jax.data.decode import SERIAL_BELOW, Picture, decode_picture, decode_split
 from convnext_jax.errors import UserError
-from convnext_jax.files import is_writable
+from convnext_jax.storage.files import is_writable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,15 @@ def test_a_wrong_download_is_set_aside(server: Server, tmp_path: Path) -> None:
     assert obtain(_file(server.url), tmp_path, None).read_bytes() == CONTENT
 
 
+def test_a_download_that_does_not_end_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT * 20
+    with pytest.raises(UserError, match=f"it is longer than the {len(CONTENT)} bytes that it should have"):
+        obtain(_file(server.url), tmp_path, None)
+    assert (tmp_path / "archive.bin.part").stat().st_size < len(server.content)
+    server.content = CONTENT
+    assert obtain(_file(server.url), tmp_path, None).read_bytes() == CONTENT
+
+
 def test_a_damaged_earlier_download_is_replaced(server: Server, tmp_path: Path) -> None:
     (tmp_path / "archive.bin").write_bytes(b"damaged")
     assert obtain(_file(server.url), tmp_path, None).read_bytes() == CONTENT

@@ -132,5 +132,6 @@ def test_a_folder_of_version_1_is_still_read(tmp_path: Path):
     ModelFolder(parameters(5), {}, "convnext_atto", {}, ("a",) * 4, (0.5,) * 3, (0.25,) * 3, "x").write(tmp_path / "w")
     card = {"model": "convnext_atto", "stem": "patch2", "num_classes": 4, "source": "a test"}
     (tmp_path / "w" / "model.json").write_text(json.dumps(card))
+    (tmp_path / "w" / "checksums.json").unlink()  # version 1 wrote none
     folder = ModelFolder.read(tmp_path / "w")
     assert (folder.architecture, len(folder.class_names), folder.source) == ({"stem": "patch2"}, 4, "a test")

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from convnext_jax.files import exclusive, is_writable, new_folder, sweep, user_cache_folder, write_json, write_text
+from convnext_jax.storage.files import (
+    exclusive,
+    is_writable,
+    new_folder,
+    sweep,
+    user_cache_folder,
+    write_json,
+    write_text,
+)
 
 # --- files
 

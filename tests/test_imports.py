@@ -11,7 +11,7 @@ from conftest import ROOT
 # Each may import what stands before it, and its own.
 LAYERS = (
     ("errors",),
-    ("files",),
+    ("storage",),
     ("keys", "precision"),
     ("sharding",),
     ("ops",),

@@ -196,6 +196,7 @@ def test_the_command_makes_the_folder(tmp_path: Path) -> None:
     save_file(state, tmp_path / "a.safetensors")
     done = run(tmp_path / "a.safetensors", "--model", "convnextv2_atto", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == f"{tmp_path / 'a.safetensors'}: unverified, since no checksum was recorded with it\n"
     assert "convnextv2_atto of 13 classes, in timm's names" in done.stdout
     model, folder = load_model(tmp_path / "out")
     expected = import_state_dict(state, "convnextv2_atto").params

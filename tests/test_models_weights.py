@@ -1,6 +1,7 @@
 """Folders of weights: what they keep, and how a network starts from them."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,6 @@ def test_the_folder_gives_back_what_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
     with pytest.raises(UserError, match="exists already"):
         written.write(tmp_path / "weights")
-    (tmp_path / "weights" / "weights.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match="holds no weights to start from"):
-        ModelFolder.read(tmp_path / "weights")
 
 
 def test_the_folder_alone_builds_the_network_and_says_how_to_feed_it(tmp_path: Path) -> None:
@@ -68,6 +66,88 @@ def test_create_model_starts_from_a_folder(tmp_path: Path, caplog: pytest.LogCap
     np.testing.assert_array_equal(params["stem"]["conv"]["kernel"], written.params["stem"]["conv"]["kernel"])
     jax.tree.map(np.testing.assert_array_equal, batch_stats, written.batch_stats)
     assert "a fresh head of 4 classes replaces the one of 13" in caplog.text
+
+
+# --- nothing damaged is believed
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder_of("resnet18", num_classes=5, **SMALL).write(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.json", "checksums.json"])
+def test_a_damaged_folder_is_refused_with_the_file_and_the_remedy(weights: Path, name: str) -> None:
+    content = bytearray((weights / name).read_bytes())
+    content[-20] ^= 1  # the last array, or a name in JSON: files that can be read, but are not what was written
+    (weights / name).write_bytes(content)
+    named = r"checksums\.json|missing|has other content" if name == "checksums.json" else f"{name} has other content"
+    with pytest.raises(
+        UserError, match=rf"weights in {weights} are damaged \(.*({named}).*import_torch .* --output DIR"
+    ):
+        ModelFolder.read(weights)
+
+
+def test_a_missing_file_is_said_to_be_missing(weights: Path) -> None:
+    (weights / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"damaged \(weights\.safetensors is missing\)"):
+        ModelFolder.read(weights)
+    with pytest.raises(UserError, match=r"absent holds no weights to start from .*import_torch"):
+        ModelFolder.read(weights.parent / "absent")
+
+
+def test_a_folder_without_checksums_is_used_and_called_unverified(
+    weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_model(weights)
+    assert ModelFolder.read(weights).verified and "unverified" not in caplog.text
+    (weights / "checksums.json").unlink()
+    assert not ModelFolder.read(weights).verified
+    load_model(weights)
+    create_model("resnet18", num_classes=5, init_from=weights, **SMALL)
+    assert caplog.messages == [f"{weights}: unverified: there are no checksums to compare its files with"] * 2
+    (weights / "weights.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match=r"weights\.safetensors is no safetensors file, or cut short"):
+        ModelFolder.read(weights)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model", 3, "holds no weights to start from .*3 is no text"),
+        ("mean", ["x"], "holds no weights to start from .*are no numbers"),
+        ("std", [1.0], "mean and std are not of the same channels"),
+        ("class_names", 5, "holds no weights to start from"),
+        ("architecture", {"depths": [10**9, 1]}, r"describes no resnet18 \(depths=\(1000000000, 1\)\)"),
+        ("architecture", {"depths": "deep"}, "describes no resnet18"),
+        ("architecture", {"stem": 3}, "describes no resnet18"),
+        ("verified", True, "holds no weights to start from"),
+    ],
+)
+def test_a_description_that_others_wrote_is_checked(weights: Path, field: str, value: Any, message: str) -> None:
+    (weights / "checksums.json").unlink()
+    card = json.loads((weights / "model.json").read_text())
+    (weights / "model.json").write_text(json.dumps(card | {field: value}))
+    with pytest.raises(UserError, match=message):
+        load_model(weights)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "message"),
+    [
+        ("F64", 8, "is float64, not float32"),
+        ("F8_E4M3", 1, "numbers that cannot be read"),
+        ("C64", 8, "complex numbers"),
+    ],
+)
+def test_other_numbers_are_refused(weights: Path, dtype: str, values: int, message: str) -> None:
+    (weights / "checksums.json").unlink()
+    header = json.dumps({"head/bias": {"dtype": dtype, "shape": [5], "data_offsets": [0, 5 * values]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(5 * values)
+    (weights / "weights.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        ModelFolder.read(weights)
 
 
 # --- starting from the weights of another size

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.comparison.worker import ROOT
 from convnext_jax.errors import UserError
-from convnext_jax.files import user_cache_folder
+from convnext_jax.storage.files import user_cache_folder
 
 
 @dataclasses.dataclass(frozen=True)

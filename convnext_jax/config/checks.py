@@ -20,6 +20,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("optim", "name"): OPTIMIZERS,
     ("optim", "schedule"): SCHEDULES,
     ("optim", "layer_decay_levels"): ("grouped", "single"),
+    ("run", "on_divergence"): ("stop", "rollback"),
 }
 
 # (section, field): (lowest, highest, whether the highest itself is allowed)
@@ -64,6 +65,8 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("run", "checkpoint_steps"): (0, 10**9, True),
     ("run", "keep_latest"): (1, 10**6, True),
     ("run", "keep_best"): (0, 10**6, True),
+    ("run", "rollbacks"): (1, 100, True),
+    ("run", "rollback_factor"): (0, 1, False),
     ("run", "steps_per_dispatch"): (1, 10**6, True),
 }
 _POSITIVE = (

@@ -112,12 +112,18 @@ def own_field_kinds(model: str) -> dict[str, type]:
     """
     from convnext_jax.models.registry import named_architecture
 
-    return {field.name: _kind(field)[0] for field in dataclasses.fields(named_architecture(model))}
+    try:
+        return {field.name: _kind(field)[0] for field in dataclasses.fields(named_architecture(model))}
+    except UserError as error:
+        raise UserError(f"config.model.name: {error}") from error
 
 
 def _section_values(config: Values, section: str) -> Mapping[str, Any]:
     values = config.to_dict() if isinstance(config, config_dict.ConfigDict) else config
-    return values.get(section) or {}
+    fields = values.get(section)
+    if fields is not None and not isinstance(fields, Mapping):
+        raise UserError(f"config.{section}={fields!r:.80}: must be a section with fields")
+    return fields or {}
 
 
 def _parse_architecture(model: str, own: Mapping[str, Any]) -> Any:
@@ -150,7 +156,10 @@ def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
         return None
     # A whole number is a fine float, but True is no number and 1.5 no count.
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise UserError(f"{path}={str(value)[:20]}...: must be a finite number") from None
     if kind is tuple and isinstance(value, Sequence) and not isinstance(value, str):
         # JSON has no tuples.
         return tuple(_parse_value(f"{path}[{index}]", item, int, False) for index, item in enumerate(value))

@@ -204,6 +204,10 @@ class RunConfig:
       keep_best: how many of the best checkpoints are kept besides.
       image_sizes: sides in pixels that the training images are scaled to on the device, in equal parts of the run, such
         as ``(24, 32)``; their own size throughout if empty. Images that are evaluated are scaled to the last of them.
+      on_divergence: what happens if a loss or a gradient is not finite: ``stop``, or ``rollback``, which goes on from
+        the latest checkpoint with a lower learning rate.
+      rollbacks: how often it may do so in a run.
+      rollback_factor: by which the learning rate is multiplied each time, in (0, 1).
       steps_per_dispatch: the most training steps that run on the device in one call, 512 at most. Changes no figure.
     """
 
@@ -219,6 +223,9 @@ class RunConfig:
     keep_latest: int = 2
     keep_best: int = 1
     image_sizes: tuple[int, ...] = ()
+    on_divergence: str = "stop"
+    rollbacks: int = 3
+    rollback_factor: float = 0.5
     steps_per_dispatch: int = 20
 
     @property

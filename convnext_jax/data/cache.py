@@ -6,7 +6,6 @@ name is complete. The shapes of its arrays are checked anyway when it is opened.
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from convnext_jax.data.dataset import Dataset, PixelSums, Split
 from convnext_jax.data.decode import Source, decode_split
 from convnext_jax.errors import UserError
-from convnext_jax.files import exclusive, is_writable, new_folder, sweep, user_cache_folder, write_json
+from convnext_jax.storage.bounded import read_json
+from convnext_jax.storage.files import exclusive, is_writable, new_folder, sweep, user_cache_folder, write_json
 
 FORMAT = 1  # part of the folder's name; increase it when the layout or the decoding changes
 DESCRIPTION = "dataset.json"
@@ -70,13 +70,13 @@ def open_cache(key: CacheKey) -> Dataset | None:
             return _open_folder(folder, key)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             log.warning("the cache %s cannot be used (%s) and will be built again", folder, error)
     return None
 
 
 def _open_folder(folder: Path, key: CacheKey) -> Dataset:
-    meta = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    meta = read_json(folder / DESCRIPTION)
     if meta["fingerprint"] != key.fingerprint:
         raise ValueError("the data has changed")
     splits: dict[str, Split] = {}
@@ -146,7 +146,7 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
             )
         np.save(folder / f"{name}_labels.npy", labels)
         shapes[f"{name}_labels"] = labels.shape
-        shapes[f"{name}_images"] = np.load(images, mmap_mode="r").shape
+        shapes[f"{name}_images"] = np.load(images, mmap_mode="r", allow_pickle=False).shape
     if shapes["train_images"][1:] != shapes["test_images"][1:]:
         raise UserError(
             f"data set {key.name}: train and test images differ in size: "

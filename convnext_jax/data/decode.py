@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from convnext_jax.data.dataset import PixelSums
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, first_line
 
 CHUNK = 500  # pictures per task: enough to hide the overhead of a task, few enough for a smooth progress bar
 SERIAL_BELOW = 4000  # fewer pictures than this are decoded before a pool of processes has started
@@ -51,13 +52,17 @@ class Source(Protocol):
 
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for each number of channels
+# What Pillow reads without running another program, as it does for PostScript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM")
+MOST_PIXELS = 1 << 26  # of a picture, 8192x8192; more than any camera's, and 268 MB at four channels
+MOST_BYTES = 1 << 28  # of a file, those of the largest picture without compression
 
 
 def decode_picture(picture: Picture, size: int | None = None, channels: int = 3) -> np.ndarray:
     """Decodes a picture.
 
     Args:
-      picture: a picture in any format that Pillow can read.
+      picture: a JPEG, PNG, WebP, GIF, BMP or PPM of at most 8192x8192 pixels.
       size: side of the decoded picture in pixels. The shorter side is resized to it, with antialiasing, and the center
         square is cropped. If None, the picture keeps its size.
       channels: C, the number of channels that the picture is converted to. 1 is grayscale, 2 is grayscale and alpha, 3
@@ -67,28 +72,43 @@ def decode_picture(picture: Picture, size: int | None = None, channels: int = 3)
       uint8 [H,W,C].
 
     Raises:
-      UserError: the picture cannot be read.
+      UserError: the picture cannot be read, or is of absurd size, which is found before memory is allocated for it.
     """
     if not picture.encoded:
         raise UserError(f"picture {picture.name} is empty (0 bytes): replace or remove it")
     try:
-        with Image.open(io.BytesIO(picture.encoded)) as opened:
-            opened.load()  # raises an error if the file is truncated
-            image = opened if opened.mode == MODES[channels] else opened.convert(MODES[channels])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace("\n", " ")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what does no harm, such as corrupt EXIF
+            with Image.open(io.BytesIO(picture.encoded), formats=_FORMATS) as opened:
+                _check_size(picture, opened.size)
+                opened.load()  # raises an error if the file is truncated
+                image = opened if opened.mode == MODES[channels] else opened.convert(MODES[channels])
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise errors of any kind
+        reason = "no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise UserError(f"picture {picture.name} cannot be read ({reason}): replace or remove it") from error
     if size is not None and image.size != (size, size):
-        image = _resize_and_crop(image, size)
+        image = _resize_and_crop(picture, image, size)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+def _resize_and_crop(picture: Picture, image: Image.Image, size: int) -> Image.Image:
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
+    _check_size(picture, (width, height))  # a line of pixels becomes as broad as it is long
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def _check_size(picture: Picture, size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MOST_PIXELS:
+        raise UserError(
+            f"picture {picture.name} would have {width}x{height} pixels, and at most {MOST_PIXELS:,} make sense:"
+            " replace or remove it"
+        )
 
 
 def decode_split(

@@ -150,5 +150,7 @@ def _save(response: http.client.HTTPResponse, part: Path, file: RemoteFile, have
             out.write(block)
             have += len(block)
             bar.update(len(block))
+            if file.size is not None and have > file.size:  # it might never end
+                raise OSError(f"it is longer than the {file.size} bytes that it should have")
     if total is not None and have < total:
         raise OSError(f"the connection ended after {have} of {total} bytes; they are kept")

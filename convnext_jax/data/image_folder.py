@@ -8,9 +8,10 @@ from pathlib import Path
 from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
-from convnext_jax.data.decode import Picture
+from convnext_jax.data.decode import MOST_BYTES, Picture
 from convnext_jax.data.splitting import held_out, hold_out_validation
 from convnext_jax.errors import UserError
+from convnext_jax.storage.bounded import read_bounded
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 TEST_FOLDERS = ("val", "validation", "test")
@@ -35,7 +36,7 @@ class FileSource:
         """Yields the pictures start, start + 1, ..., stop - 1."""
         for path, label in zip(self.paths[start:stop], self.labels[start:stop], strict=True):
             try:
-                encoded = Path(path).read_bytes()
+                encoded = read_bounded(Path(path), MOST_BYTES)
             except OSError as error:
                 raise UserError(f"picture {path} cannot be read ({error.strerror}): replace or remove it") from error
             yield Picture(path, encoded, label)

@@ -1,29 +1,29 @@
 """Loads the data set of a configuration: from the cache if there is one, else by preparing and decoding it."""
 
-import json
+import dataclasses
 import logging
 from pathlib import Path
 
 from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
-from convnext_jax.data.decode import MODES
 from convnext_jax.data.digits import load_digits
 from convnext_jax.data.image_folder import load_image_folder
 from convnext_jax.data.prepared import (
     INFO_FILE,
     PreparedInfo,
     RecordSource,
-    damaged,
     data_root,
     find_prepared,
     read_info,
 )
+from convnext_jax.data.prepared_features import read_features
 from convnext_jax.data.registry import check_name
 from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError
-from convnext_jax.files import exclusive, is_writable, sweep
+from convnext_jax.storage.cloud import is_cloud, local_copy, to_path
+from convnext_jax.storage.files import exclusive, is_writable, sweep, user_cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def load(config: DataConfig) -> Dataset:
       UserError: anything that the user can fix, such as an unknown name, missing data or an unusable picture.
     """
     check_name(config.name)
+    config = _on_disk(config)
     if config.name == "image_folder":
         return load_image_folder(config)
     if config.name == "digits":
@@ -54,6 +55,17 @@ def load(config: DataConfig) -> Dataset:
     return hold_out_validation(dataset, config.validation_fraction, list(map(str, range(len(dataset.train)))))
 
 
+def _on_disk(config: DataConfig) -> DataConfig:
+    """Returns the settings with a folder on the disk: a copy if the data are in a bucket."""
+    if config.data_dir is None or not is_cloud(folder := to_path(config.data_dir)):
+        return config
+    cache = user_cache_folder() / "buckets"
+    with exclusive(cache / ".lock"):
+        if config.name == "image_folder":
+            return dataclasses.replace(config, data_dir=str(local_copy(folder, cache)))
+        return dataclasses.replace(config, data_dir=str(local_copy(folder, cache, only=config.name)))
+
+
 def _load_prepared(config: DataConfig) -> Dataset:
     root = data_root(config.data_dir)
     manual_dir = _manual_dir(config)
@@ -61,7 +73,7 @@ def _load_prepared(config: DataConfig) -> Dataset:
     if prepared is None:
         prepared = _prepare(config, root, manual_dir)
     info = read_info(prepared)
-    class_names, declared = _read_features(prepared)
+    class_names, declared = read_features(prepared)
     key = CacheKey(config.name, prepared, info.fingerprint, config.image_size, config.channels or declared)
     dataset = open_cache(key)
     if dataset is None:
@@ -128,20 +140,3 @@ def _source(info: PreparedInfo, *names: str) -> RecordSource:
             return RecordSource(info.folder, name, info.splits[name])
     listed = ", ".join(info.splits)
     raise UserError(f"the data set in {info.folder} has no split {' or '.join(names)} (it has {listed})")
-
-
-def _read_features(folder: Path) -> tuple[tuple[str, ...], int]:
-    """Returns the class names and the number of channels that a prepared data set declares."""
-    try:
-        text = (folder / "features.json").read_text(encoding="utf-8")
-        features = json.loads(text)["featuresDict"]["features"]
-    except (OSError, ValueError, KeyError) as error:
-        raise damaged(folder, f"features.json: {error}") from error
-    if "image" not in features.get("image", {}) or "classLabel" not in features.get("label", {}):
-        raise UserError(f"the data in {folder} is not for image classification: it has no features `image` and `label`")
-    dimensions = features["image"]["image"].get("shape", {}).get("dimensions", [])
-    channels = int(dimensions[2]) if len(dimensions) == 3 and int(dimensions[2]) in MODES else 3
-    names = folder / "label.labels.txt"  # exists only if the classes have names
-    if names.is_file():
-        return tuple(names.read_text(encoding="utf-8").splitlines()), channels
-    return tuple(str(label) for label in range(int(features["label"]["classLabel"]["numClasses"]))), channels

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from typing import Any
 
 from convnext_jax.data.decode import Picture
 from convnext_jax.errors import UserError
+from convnext_jax.storage.bounded import MOST_JSON_BYTES, read_bounded
+from convnext_jax.storage.files import parse_json
 
 INFO_FILE = "dataset_info.json"
 
@@ -68,19 +69,19 @@ def read_info(folder: Path) -> PreparedInfo:
       UserError: the description is damaged, a record file is missing, or the files are not ArrayRecord.
     """
     try:
-        text = (folder / INFO_FILE).read_text(encoding="utf-8")
-        info: dict[str, Any] = json.loads(text)
-        splits = {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
+        content = read_bounded(folder / INFO_FILE, MOST_JSON_BYTES)
+        info: dict[str, Any] = parse_json(content)
+        splits = {s["name"]: sum(_count(n) for n in s["shardLengths"]) for s in info["splits"]}
         shards = {s["name"]: len(s["shardLengths"]) for s in info["splits"]}
         file_format = info.get("fileFormat", "tfrecord")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise damaged(folder, f"{INFO_FILE}: {error}") from error
     if file_format != "array_record":
         raise UserError(
             f"{folder} holds {file_format} files, which cannot be read without TensorFlow: give another "
             "folder with --config.data.data_dir (data prepared there will be ArrayRecord)"
         )
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(content)
     for split, count in shards.items():
         files = sorted(folder.glob(f"*-{split}.array_record-*-of-{count:05d}"))
         if len(files) != count:
@@ -88,6 +89,13 @@ def read_info(folder: Path) -> PreparedInfo:
         for file in files:
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
     return PreparedInfo(folder, splits, digest.hexdigest())
+
+
+def _count(number: Any) -> int:
+    count = int(number)
+    if not 0 <= count < 2**40:
+        raise ValueError(f"a record file with {count} examples")
+    return count
 
 
 def damaged(folder: Path, reason: object) -> UserError:

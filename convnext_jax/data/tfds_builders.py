@@ -19,10 +19,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from convnext_jax.data.no_pickle import no_pickle
 from convnext_jax.data.tfds_downloads import Downloads
 from convnext_jax.data.tiny_imagenet import TinyImagenet
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, first_line
 
 # The part of ``tf`` that builders use to read what they have downloaded, for local files.
 FILES_ONLY = types.SimpleNamespace(
@@ -136,7 +137,7 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> Path:
     settings = tfds.download.DownloadConfig(try_download_gcs=False)
     files = expected_files(builder, manual_dir)
     with Downloads(builder, files, root / "downloads" / builder.name, manual_dir) as downloads:
-        with _without_tensorflow(builder, downloads):
+        with _without_tensorflow(builder, downloads), no_pickle(f"the TFDS builder of {builder.name}"):
             try:
                 with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints sizes, most of them unknown
                     builder.download_and_prepare(download_config=settings, file_format="array_record")
@@ -148,7 +149,22 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> Path:
                 ) from error
             except OSError as error:
                 raise UserError(f"the data of {builder.name} cannot be written to {root}: {error}") from error
+            except Exception as error:  # a builder raises errors of any kind about files that are not what it expects
+                raise _explained(error, builder) from error
     return Path(builder.data_dir)
+
+
+def _explained(error: BaseException, builder: tfds.core.DatasetBuilder) -> UserError:
+    """Returns the UserError in a chain of errors, which TFDS and NumPy extend, or one of its own."""
+    first: BaseException | None = error
+    while first is not None:
+        if isinstance(first, UserError):
+            return UserError(str(first))
+        first = first.__cause__ or first.__context__
+    return UserError(
+        f"the TFDS builder of {builder.name} cannot use its files ({type(error).__name__}: {first_line(error)}): are"
+        " they the official ones? Fetch them again"
+    )
 
 
 @contextlib.contextmanager

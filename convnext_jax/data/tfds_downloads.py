@@ -8,10 +8,25 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import extractor, resource
+from tensorflow_datasets.core.download import resource
 
+from convnext_jax.data.archive_bounds import Bounds, bounds_of
+from convnext_jax.data.archives import Kind, members
 from convnext_jax.data.download import RemoteFile, obtain
 from convnext_jax.errors import UserError
+
+_KINDS: dict[resource.ExtractMethod, Kind] = {
+    resource.ExtractMethod.ZIP: "zip",
+    resource.ExtractMethod.TAR: "tar",
+    resource.ExtractMethod.TAR_GZ: "tar",
+    resource.ExtractMethod.TAR_STREAM: "tar",
+    resource.ExtractMethod.TAR_GZ_STREAM: "tar",
+    resource.ExtractMethod.GZIP: "single",
+    resource.ExtractMethod.BZIP2: "single",
+}
+# 60,000 images of 3,072 bytes and a label or two are 184 MB, in eight files.
+_CIFAR = Bounds(total=256 << 20, member=256 << 20, count=100)
+_BOUNDS = {"cifar10": _CIFAR, "cifar100": _CIFAR}
 
 
 class Downloads:
@@ -75,7 +90,11 @@ class Downloads:
         return _map(self._download_one, urls)
 
     def extract(self, paths: Any) -> Any:
-        """Unpacks a nested structure of archives and returns the same structure of folders or single files."""
+        """Unpacks a nested structure of archives and returns the same structure of folders or single files.
+
+        Raises:
+          UserError: see `convnext_jax.data.archives.members`, or they cannot be written.
+        """
         return _map(self._extract_one, paths)
 
     def download_and_extract(self, urls: Any) -> Any:
@@ -83,10 +102,15 @@ class Downloads:
         return _map(self._download_and_extract_one, urls)
 
     def iter_archive(self, archive: Any) -> Iterator[tuple[str, BinaryIO]]:
-        """Yields the path in the archive and the open file for each file in an archive."""
+        """Yields the path in the archive and the open file for each file in an archive.
+
+        Raises:
+          UserError: see `convnext_jax.data.archives.members`.
+        """
         path, method = _path_and_method(archive)
-        with path.open("rb") as handle:
-            yield from extractor.iter_archive(handle, method)
+        if method not in _KINDS:
+            raise UserError(f"{path} is no archive that can be unpacked: prepare {self._builder.name} elsewhere")
+        yield from members(path, _KINDS[method], _BOUNDS.get(self._builder.name) or bounds_of(path, self._folder))
 
     def _download_one(self, url: Any) -> Path:
         address = url.url if isinstance(url, resource.Resource) else str(url)
@@ -116,9 +140,14 @@ class Downloads:
         for name, handle in self.iter_archive(archive):
             # A single compressed file has no name in the archive.
             out = target / (name or path.stem)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with out.open("wb") as copy:
-                shutil.copyfileobj(handle, copy)
+            try:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                with out.open("wb") as copy:
+                    shutil.copyfileobj(handle, copy)
+            except OSError as error:  # the disk is full, or the name is too long or that of a folder, too
+                raise UserError(
+                    f"{path} cannot be unpacked to {self._folder} ({error.strerror}: {name!r:.120})"
+                ) from error
             if not name:
                 return out
         return target

@@ -2,17 +2,20 @@
 
 import contextlib
 import logging
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from convnext_jax.data.archive_bounds import Bounds
+from convnext_jax.data.archives import ZipArchive, open_zip
 from convnext_jax.data.tiny_imagenet_archive import OFFICIAL, TinyImagenetArchive
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, first_line
 
 ROOT = "tiny-imagenet-200"
+# The official archive has 120,609 files of 237 MB, most of them JPEGs of 2 KB. The pixels alone would be 1.5 GB.
+BOUNDS = Bounds(total=2 << 30, member=16 << 20, count=1_000_000)
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -72,13 +75,13 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 @contextlib.contextmanager
-def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens an archive. Raises UserError if it does not have the layout of the official one."""
-    try:
-        with zipfile.ZipFile(path) as archive:
+def _open_archive(path: Path) -> Iterator[ZipArchive]:
+    """Opens an archive. Raises UserError if it is damaged or does not have the layout of the official one."""
+    with open_zip(path, BOUNDS) as archive:
+        try:
             yield archive
-    except (zipfile.BadZipFile, KeyError) as error:  # KeyError: a missing file or class
-        raise UserError(f"{path} is not laid out like {OFFICIAL.filename}: {error}") from error
+        except (KeyError, IndexError, ValueError) as error:  # a class or a file that is not there, or no text
+            raise UserError(f"{path} is not laid out like {OFFICIAL.filename}: {first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -113,7 +116,7 @@ def class_names(wnids: list[str], words: str) -> list[str]:
 
 def _train_examples(path: Path, labels: dict[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
     with _open_archive(path) as archive:
-        for member in archive.namelist():
+        for member in archive.names:
             parts = member.split("/")  # tiny-imagenet-200/train/<wnid>/images/<wnid>_<n>.JPEG
             if len(parts) == 5 and parts[1] == "train" and parts[3] == "images" and parts[4]:
                 yield _example(archive, member, labels[parts[2]])
@@ -126,6 +129,6 @@ def _validation_examples(path: Path, labels: dict[str, int]) -> Iterator[tuple[s
             yield _example(archive, f"{ROOT}/val/images/{file_name}", labels[wnid])
 
 
-def _example(archive: zipfile.ZipFile, member: str, label: int) -> tuple[str, dict[str, Any]]:
+def _example(archive: ZipArchive, member: str, label: int) -> tuple[str, dict[str, Any]]:
     file_name = member.rsplit("/", 1)[1]
     return file_name, {"file_name": file_name, "image": archive.read(member), "label": label}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from convnext_jax.data.download import RemoteFile
 from convnext_jax.errors import UserError
+from convnext_jax.storage.bounded import read_bounded
 
 OFFICIAL = RemoteFile(
     dataset="tiny_imagenet",
@@ -81,7 +82,7 @@ def choose_archive(manual_dir: Path | None) -> TinyImagenetArchive:
 
 
 def _read_checksum(path: Path) -> str:
-    words = path.read_text(encoding="utf-8", errors="replace").split()
+    words = read_bounded(path, 1 << 16).decode(errors="replace").split()
     if not words or not re.fullmatch(r"[0-9a-fA-F]{64}", words[0]):
         raise UserError(f"{path} does not begin with a SHA-256 (64 hexadecimal digits): write it with sha256sum")
     return words[0].lower()

@@ -13,11 +13,11 @@ from convnext_jax.data import Dataset, Split
 from convnext_jax.errors import UserError, first_line, writing
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.evaluate.split import evaluate_split
-from convnext_jax.files import write_json
 from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters
 from convnext_jax.models.registry import create_model
 from convnext_jax.precision import Precision, precision_of
 from convnext_jax.sharding import Sharding, abstract, make_mesh
+from convnext_jax.storage.files import write_json
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.workdir.checkpoints import Checkpoints, best_metric
 from convnext_jax.workdir.claim import read_experiment, seed_runs

@@ -22,6 +22,9 @@ from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.precision import DTYPES, Precision, precision_of
 
 INITIALIZATIONS = ("reference", *SCHEMES)
+_MOST_BLOCKS = 1000  # of a network that a file describes; ResNet-101 has 33
+
+log = logging.getLogger(__name__)
 
 
 def _v1(depths: tuple[int, ...], first: int) -> ConvNeXtArchitecture:
@@ -193,7 +196,7 @@ def create_model(
     definition, *trees = split_model(model)
     params, batch_stats, notes = start_from(ModelFolder.read(Path(init_from)), architecture, *trees)
     for note in notes:
-        logging.getLogger(__name__).warning("%s: %s", init_from, note)
+        log.warning("%s: %s", init_from, note)
     return merge_model(definition, *jax.tree.map(jnp.asarray, (params, batch_stats)))
 
 
@@ -210,9 +213,24 @@ def load_model(directory: str | Path) -> tuple[Model, ModelFolder]:
       UserError: no such folder, or a damaged one.
     """
     folder = ModelFolder.read(Path(directory))
-    architecture = named_architecture(folder.model, folder.architecture)
+    architecture = _recorded_architecture(folder, Path(directory))
     created = abstract_model(
         lambda: create_model(architecture, num_classes=len(folder.class_names), in_channels=len(folder.mean))
     )
-    params, batch_stats, _ = start_from(folder, architecture, created.params, created.batch_stats)
+    params, batch_stats, notes = start_from(folder, architecture, created.params, created.batch_stats)
+    for note in notes:
+        log.warning("%s: %s", directory, note)
     return merge_model(created.definition, *jax.tree.map(jnp.asarray, (params, batch_stats))), folder
+
+
+def _recorded_architecture(folder: ModelFolder, directory: Path) -> Architecture:
+    """Returns the architecture that a folder's files describe, which others may have written."""
+    ours = named_architecture(folder.model)
+    for name, value in folder.architecture.items():
+        kind = type(getattr(ours, name, value))
+        items = value if isinstance(value, tuple) else (value,)
+        right = type(value) is kind or (kind is float and type(value) is int)
+        right &= kind is not tuple or all(type(item) is int for item in items)
+        if not right or ("depth" in name and sum(items) > _MOST_BLOCKS):
+            raise UserError(f"{directory} describes no {folder.model} ({name}={value!r:.50}); make the folder again")
+    return named_architecture(folder.model, folder.architecture)

@@ -4,23 +4,27 @@ The arrays have this project's own names and layout, in a format that any tool r
 """
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from convnext_jax.errors import UserError, writing
-from convnext_jax.files import new_folder, write_json
+from convnext_jax.errors import UserError, first_line, writing
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.parameters import Tree, flat, nested
+from convnext_jax.storage.arrays import read_arrays
+from convnext_jax.storage.bounded import read_json
+from convnext_jax.storage.checksums import damage, has_checksums, write_checksums
+from convnext_jax.storage.files import new_folder, write_json
 
 _WEIGHTS, _CARD = "weights.safetensors", "model.json"
 _BATCH_STATS = "batch_stats/"  # before the paths of the running statistics
 _HEAD = "head/"
+_REMEDY = "make it with python -m convnext_jax.tools.import_torch WEIGHTS --model NAME --output DIR"
+UNVERIFIED = "unverified: there are no checksums to compare its files with"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,8 @@ class ModelFolder:
       mean: channel means that images are normalized with, on the scale [0, 1].
       std: channel deviations that images are normalized with.
       source: where the weights came from, in words.
+      verified: whether the files that it was read from had the checksums that were recorded when they were written.
+        Folders of earlier versions have none.
     """
 
     params: Tree
@@ -46,9 +52,10 @@ class ModelFolder:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: str
+    verified: bool = dataclasses.field(default=True, compare=False)
 
     def write(self, directory: Path) -> None:
-        """Writes the folder, whole or not at all.
+        """Writes the folder, whole or not at all, with the checksums of its files.
 
         Raises:
           UserError: it exists already, or cannot be written.
@@ -56,36 +63,69 @@ class ModelFolder:
         if directory.exists():
             raise UserError(f"{directory} exists already; choose another --output")
         arrays = flat(self.params) | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
-        card = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:]}
+        card = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:-1]}
         with writing(directory, "--output"), new_folder(directory) as folder:
             save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
             write_json(folder / _CARD, {"format": 2, **card})
+            write_checksums(folder)
 
     @classmethod
     def read(cls, directory: Path) -> "ModelFolder":
-        """Reads the folder.
+        """Reads the folder, and verifies it if it has checksums.
 
         Raises:
           UserError: it is no such folder, or it is damaged.
         """
+        if what := damage(directory):
+            raise UserError(f"the weights in {directory} are damaged ({what}); {_REMEDY}, or tools.soup again")
+        arrays = read_arrays(directory / _WEIGHTS) if (directory / _WEIGHTS).is_file() else {}
         try:
-            card = json.loads((directory / _CARD).read_text(encoding="utf-8"))
-            arrays = load_file(directory / _WEIGHTS)
+            card = read_json(directory / _CARD)
             if card.pop("format", 1) == 1:
                 card = _from_format_1(card, arrays)
-            for name in ("class_names", "mean", "std"):
-                card[name] = tuple(card[name])
-            card["architecture"] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in card["architecture"].items()
-            }
+            card = {name: _CARD_FIELDS[name](value) for name, value in card.items()}
+            if not 1 <= len(card["mean"]) == len(card["std"]):
+                raise ValueError("mean and std are not of the same channels")
+            if strange := [path for path, array in arrays.items() if array.dtype != np.float32]:
+                raise ValueError(f"{strange[0]} is {arrays[strange[0]].dtype}, not float32")
             batch_stats = {path.removeprefix(_BATCH_STATS): a for path, a in arrays.items() if _is_batch_stat(path)}
             params = {path: array for path, array in arrays.items() if not _is_batch_stat(path)}
-            return cls(nested(params), nested(batch_stats), **card)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-            raise UserError(
-                f"{directory} holds no weights to start from ({error}); make it with"
-                " python -m convnext_jax.tools.import_torch WEIGHTS --model NAME --output DIR"
-            ) from error
+            return cls(nested(params), nested(batch_stats), **card, verified=has_checksums(directory))
+        except UserError:
+            raise
+        except Exception as error:  # whatever JSON may hold in the place of what was written
+            raise UserError(f"{directory} holds no weights to start from ({first_line(error)}); {_REMEDY}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.50} is no text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, [*value]))
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in value):
+        raise ValueError(f"{value!r:.50} are no numbers")
+    return tuple(value)
+
+
+def _architecture(value: Any) -> dict[str, Any]:
+    return {name: tuple(field) if isinstance(field, list) else field for name, field in value.items()}
+
+
+# What model.json holds, and how each is read.
+_CARD_FIELDS = {
+    "model": _text,
+    "architecture": _architecture,
+    "class_names": _texts,
+    "mean": _numbers,
+    "std": _numbers,
+    "source": _text,
+}
 
 
 def _is_batch_stat(path: str) -> bool:
@@ -126,6 +166,8 @@ def start_from(
         listed.
     """
     fresh, given, notes = flat(params), flat(folder.params), []
+    if not folder.verified:
+        notes.append(UNVERIFIED)
     head = [path for path in fresh if path.startswith(_HEAD)]
     classes = fresh[f"{_HEAD}bias"].size
     if classes != len(folder.class_names):

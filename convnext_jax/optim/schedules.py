@@ -1,6 +1,12 @@
 """Learning rates as functions of the step."""
 
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from convnext_jax.config import OptimConfig
 
@@ -50,6 +56,39 @@ def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int) -> opt
     return optax.join_schedules([rise, after_warmup], [warmup])
 
 
+def steps_before_decay(config: OptimConfig, epochs: int, steps_per_epoch: int) -> int | None:
+    """Returns how many steps come before the learning rate falls, of a run that can be made longer from there.
+
+    Returns:
+      The steps of ``warmup_stable_decay`` before its decay; None for the other schedules.
+    """
+    if config.schedule != "warmup_stable_decay":
+        return None
+    total = epochs * steps_per_epoch
+    return total - _decay_steps(config, round(config.warmup_epochs * steps_per_epoch), total)
+
+
+def reduced(schedule: optax.Schedule, reductions: Sequence[tuple[int, float]]) -> optax.Schedule:
+    """Returns a schedule that is multiplied by factors, each from a step on.
+
+    >>> schedule = reduced(lambda step: 0.5, [(10, 0.5), (20, 0.1)])
+    >>> [round(float(schedule(step)), 3) for step in (9, 10, 20)]
+    [0.5, 0.25, 0.025]
+    """
+    if not reductions:
+        return schedule
+
+    def learning_rate(step: ArrayLike) -> jax.Array:
+        factors = (jnp.where(jnp.asarray(step) >= first, factor, 1.0) for first, factor in reductions)
+        return math.prod(factors, start=jnp.asarray(schedule(step)))
+
+    return learning_rate
+
+
+def _decay_steps(config: OptimConfig, warmup: int, total: int) -> int:
+    return min(max(round(config.decay_fraction * total), 1), total - warmup)
+
+
 def _after_warmup(config: OptimConfig, warmup: int, total: int, steps_per_epoch: int) -> optax.Schedule:
     """Returns the learning rate at a step counted from the end of the warm-up."""
     peak, floor, left = config.learning_rate, config.min_learning_rate, total - warmup
@@ -57,6 +96,6 @@ def _after_warmup(config: OptimConfig, warmup: int, total: int, steps_per_epoch:
         falls = [epoch * steps_per_epoch - warmup for epoch in config.decay_epochs]
         return optax.piecewise_constant_schedule(peak, dict.fromkeys(falls, config.decay_factor))
     if config.schedule == "warmup_stable_decay":
-        decay = min(max(round(config.decay_fraction * total), 1), left)
+        decay = _decay_steps(config, warmup, total)
         return optax.linear_schedule(peak, floor, decay, transition_begin=left - decay)
     return optax.cosine_decay_schedule(peak, max(left, 1), alpha=floor / peak)

@@ -1,5 +1,6 @@
 """Curves from ``metrics.jsonl``: loss, accuracy and learning rate of a run; one figure of several runs."""
 
+import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot: it needs no screen and leaves the process's backend alone
 
+from convnext_jax.storage.files import write_bytes
 from convnext_jax.workdir.metrics_log import Line
 
 DPI = 110
@@ -46,7 +48,7 @@ def plot_curves(lines: Sequence[Line], path: Path, title: str, split: str) -> No
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def plot_comparison(runs: Sequence[tuple[str, str, Sequence[Line]]], path: Path, title: str) -> None:
@@ -68,7 +70,7 @@ def plot_comparison(runs: Sequence[tuple[str, str, Sequence[Line]]], path: Path,
     if axes.lines:
         figure.legend(loc="outside lower left")
     figure.suptitle(title)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def _plot(axes: Axes, lines: Sequence[Line], names: Mapping[str, str]) -> None:
@@ -85,3 +87,9 @@ def _by_epoch(lines: Sequence[Line], name: str) -> tuple[list[int], list[float]]
         if name in line:
             values[math.ceil(line["epoch"])].append(line[name])
     return list(values), [sum(of_epoch) / len(of_epoch) for of_epoch in values.values()]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=DPI, format=path.suffix.removeprefix(".") or "png")
+    write_bytes(path, picture.getvalue())

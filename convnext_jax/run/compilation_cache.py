@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from convnext_jax.files import user_cache_folder
+from convnext_jax.storage.files import user_cache_folder
 
 MAX_BYTES = 2 * 2**30
 MIN_SECONDS = 0.1

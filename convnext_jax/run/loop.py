@@ -1,5 +1,6 @@
 """The training loop: the one place that reads clocks and decides when to evaluate, to save and to stop."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -10,19 +11,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.batches.order import call_length
+from convnext_jax.errors import Failure, writing
 from convnext_jax.evaluate.split import evaluate_split
-from convnext_jax.files import write_json
 from convnext_jax.models.parameters import count_parameters
 from convnext_jax.run.prepare import Run
+from convnext_jax.run.saving import SaveFailed, Saver
 from convnext_jax.run.signals import NOTHING_NEW, StopSignals
+from convnext_jax.storage.files import write_json
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import MOST_STEPS, Metrics
-from convnext_jax.workdir.checkpoints import ITEMS, best_metric
+from convnext_jax.workdir.checkpoints import best_metric
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
 
 
-class Diverged(Exception):
-    """The loss is no longer a number. The message names the step, the learning rate and the last good checkpoint."""
+class Diverged(Failure):
+    """The loss is no longer a number.
+
+    Attributes:
+      reason: what is not finite, at which step and learning rate.
+      step: the step.
+      kept: the step of the latest checkpoint, 0 if there is none.
+    """
+
+    def __init__(self, reason: str, step: int, kept: int) -> None:
+        self.reason, self.step, self.kept = reason, step, kept
+        super().__init__(
+            f"{reason}; {f'the checkpoint of step {kept} is kept' if kept else 'there is no checkpoint yet'};"
+            " lower config.optim.learning_rate, set config.optim.clip_norm or config.run.on_divergence=rollback;"
+            f" python -m convnext_jax.tools.replay --step {step} shows what the step was given"
+        )
 
 
 class Stopped(Exception):
@@ -57,7 +74,6 @@ def train(run: Run) -> dict[str, Any]:
                 meanwhile = f", {later} more image size{'s' * (later > 1)} while it trains" if later else ""
                 run.output.say(f"compiled in {time.monotonic() - started:.0f} s{meanwhile}")
             _Training(run, signals).go_on_to_the_end()
-    run.checkpoints.wait()
     return _finish(run, parameters) if run.output.lead else {}
 
 
@@ -83,11 +99,13 @@ class _Training:
 
     def __init__(self, run: Run, signals: StopSignals) -> None:
         self._run, self._signals, self._reporter = run, signals, _Reporter(run)
+        self._saver = Saver(run.checkpoints, run.output)
         self._step, self._state = run.first_step, run.state
         settings = run.plan.experiment.run
         self._most_steps = min(settings.steps_per_dispatch, MOST_STEPS)
         self._interval = _Interval(self._step, settings.checkpoint_minutes, settings.checkpoint_steps)
         self._to_evaluate = _is_not_evaluated(run)
+        self._figures: dict[str, float] | None = None  # of the state that was evaluated last
 
     def go_on_to_the_end(self) -> None:
         """Trains, evaluates and saves; raises Diverged and Stopped."""
@@ -99,10 +117,15 @@ class _Training:
             self._reporter.restart_clock()
             self._take_steps()
             self._reporter.catch_up()
+            message = self._save_and_wait()
             if self._step < plan.total_steps or self._to_evaluate:
-                raise Stopped(f"{self._signals.received}: {self._save_and_wait()}")
+                raise Stopped(f"{self._signals.received}: {message}")
         finally:
-            output.close_log()
+            is_whole = output.close_log()
+        if not is_whole:
+            raise SaveFailed(
+                f"{output.workdir / 'metrics.jsonl'} could not be written to its end; summary.json lacks it"
+            )
 
     def _take_steps(self) -> None:
         """Takes the steps up to the last one, or until a signal comes."""
@@ -127,6 +150,7 @@ class _Training:
             # The state given to a call is donated: from then on only the one that it returned exists.
             self._state, metrics = train_call(self._state, feed, _on_device(num_steps, self._run), seed)
             self._step += num_steps
+            self._figures = None
             self._to_evaluate = _is_evaluated(self._step, self._run)
             # One call behind, so that the device already works on the next steps while the host reads these figures.
             self._reporter.report_later(self._step, num_steps, metrics)
@@ -134,28 +158,33 @@ class _Training:
                 break  # what is not saved yet must not wait for an evaluation
             if self._to_evaluate:
                 self._evaluate_and_save()
-            elif self._interval.is_over(self._step):
+            elif self._interval.is_over(self._step) or self._is_last_before_decay():
                 self._save()
+
+    def _is_last_before_decay(self) -> bool:
+        """Returns whether no later state is one that a longer run could go on from."""
+        plan, step = self._run.plan, self._step
+        before = plan.steps_before_decay
+        return before is not None and step <= before < step + call_length(step, plan.steps_per_epoch, self._most_steps)
 
     def _evaluate_and_save(self) -> None:
         # No state is saved before its own figures have been looked at, unless a signal comes.
         self._reporter.catch_up()
         with self._signals.at_once(self._save_and_wait):
-            figures = self._reporter.evaluate(self._step, self._state)
-        self._save(figures)
+            self._figures = self._reporter.evaluate(self._step, self._state)
         self._to_evaluate = False
+        self._save()
 
-    def _save(self, figures: Mapping[str, float] | None = None) -> None:
+    def _save(self) -> None:
         self._reporter.catch_up()
-        self._run.checkpoints.save(self._step, _items(self._state), figures)
+        self._saver.save(self._step, self._state, self._figures)
         self._interval.restart(self._step)
         self._reporter.restart_clock()
 
     def _save_and_wait(self) -> str:
         if self._step == 0:
             return NOTHING_NEW
-        self._run.checkpoints.save(self._step, _items(self._state))
-        self._run.checkpoints.wait()
+        self._saver.save_and_wait(self._step, self._state, self._figures)
         of_all = f"of {self._run.plan.total_steps} in {self._run.output.workdir}"
         return f"saved step {self._step} {of_all}; run the same command to go on"
 
@@ -178,10 +207,6 @@ class _Interval:
 
 def _on_device(number: int, run: Run) -> jax.Array:
     return jax.device_put(np.int32(number), run.plan.spec.sharding.replicated)
-
-
-def _items(state: TrainState) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in ITEMS}
 
 
 class _Reporter:
@@ -261,11 +286,8 @@ class _Reporter:
         checkpoints.wait()
         if step in checkpoints.steps():  # saved while its evaluation was interrupted
             checkpoints.delete(step)
-        kept = checkpoints.latest_step()
         raise Diverged(
-            f"{what} is {value} at step {step}, learning rate {lr:.3g}; "
-            + (f"the checkpoint of step {kept} is kept" if kept else "there is no checkpoint yet")
-            + "; lower config.optim.learning_rate or set config.optim.clip_norm"
+            f"{what} is {value} at step {step}, learning rate {lr:.3g}", step, checkpoints.latest_step() or 0
         )
 
 
@@ -277,7 +299,7 @@ def _finish(run: Run, parameters: int) -> dict[str, Any]:
     workdir, plan = run.output.workdir, run.plan
     lines = read_metrics(workdir / "metrics.jsonl")
     main = figure_name(plan.split, next(iter(plan.spec.task.metrics)))
-    evaluations = [line for line in lines if main in line]
+    evaluations = [line for line in lines if main in line] or [_saved_evaluation(run)]
     speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
     names = [name for name in evaluations[-1] if name in ("step", "epoch") or name.startswith(plan.split)]
     best = max(evaluations, key=best_metric(plan.experiment, plan.spec.task).score)
@@ -288,12 +310,23 @@ def _finish(run: Run, parameters: int) -> dict[str, Any]:
         "parameters": parameters,
         "train_examples": plan.spec.source.num_examples,
         f"{plan.split}_examples": plan.evaluated.num_examples,
-        "seconds": lines[-1]["seconds"],
-        "images_per_second_median": float(np.median(speeds)),
+        "seconds": lines[-1]["seconds"] if lines else 0.0,
+        "images_per_second_median": float(np.median(speeds)) if speeds else None,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
-    write_json(workdir / "summary.json", summary)
+    if plan.rollbacks:
+        summary["rollbacks"] = [dataclasses.asdict(rollback) for rollback in plan.rollbacks]
     model, data = plan.experiment.model.name, plan.experiment.data.name
     title = f"{model} on {data}: {plan.split} top-1 {summary['final'][main]:.2%}"
-    plot_curves(lines, workdir / "curves.png", title, plan.split)
+    with writing(workdir, "--workdir"):
+        write_json(workdir / "summary.json", summary)
+        if lines:
+            plot_curves(lines, workdir / "curves.png", title, plan.split)
     return summary
+
+
+def _saved_evaluation(run: Run) -> dict[str, float]:
+    """Returns the last evaluation as its checkpoint has it, for a run that has lost its log."""
+    step = run.plan.total_steps
+    epoch = float(run.plan.experiment.run.epochs)
+    return {"step": step, "epoch": epoch, **run.checkpoints.metrics(step)}

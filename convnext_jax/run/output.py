@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -11,13 +11,15 @@ from tqdm import tqdm
 
 from convnext_jax.config import Experiment
 from convnext_jax.errors import writing
-from convnext_jax.files import write_json
 from convnext_jax.run.environment import describe_environment
+from convnext_jax.run.extend import extend
+from convnext_jax.storage.files import write_json
 from convnext_jax.workdir.checkpoints import set_damaged_aside
 from convnext_jax.workdir.claim import write_claim
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock
 from convnext_jax.workdir.metrics_log import MetricsWriter, figure_name
+from convnext_jax.workdir.rollbacks import Rollback, write_rollbacks
 
 
 def is_lead_process() -> bool:
@@ -65,20 +67,36 @@ class Output:
         for note in set_damaged_aside(self.workdir / "checkpoints") if self.lead else ():
             self.say(note)
 
+    def extend(self, before: Experiment, after: Experiment, steps_per_epoch: int) -> None:
+        """Makes the run longer; see `convnext_jax.run.extend.extend`."""
+        if self.lead:
+            self.say(extend(self.workdir, before, after, steps_per_epoch))
+            write_claim(self.workdir, after)
+
     def record(self, record: DatasetRecord) -> None:
         """Writes ``dataset.json``, with which the run has begun."""
         if self.lead:
-            record.write(self.workdir)
+            with writing(self.workdir / "dataset.json", "--workdir"):
+                record.write(self.workdir)
+
+    def record_rollbacks(self, rollbacks: Sequence[Rollback]) -> None:
+        """Writes ``rollbacks.json``."""
+        if self.lead:
+            with writing(self.workdir / "rollbacks.json", "--workdir"):
+                write_rollbacks(self.workdir, rollbacks)
 
     def begin(self, first_step: int) -> None:
         """Writes ``environment.json``: what this start of the run runs on."""
         if self.lead:
-            write_json(self.workdir / "environment.json", describe_environment() | {"first_step": first_step})
+            path = self.workdir / "environment.json"
+            with writing(path, "--workdir"):
+                write_json(path, describe_environment() | {"first_step": first_step})
 
     def open_log(self, first_step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Opens the log of figures and shows the progress, from the step that this start goes on from."""
         if self.lead:
-            writer = MetricsWriter(self.workdir, first_step)
+            with writing(self.workdir / "metrics.jsonl", "--workdir"):
+                writer = MetricsWriter(self.workdir, first_step)
             self._log = writer, Progress(total_steps, first_step, steps_per_epoch), steps_per_epoch
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
@@ -88,13 +106,24 @@ class Output:
             writer.write(step, step / steps_per_epoch, figures)
             progress.update(step, figures)
 
-    def close_log(self) -> None:
-        """Flushes and closes the log."""
+    def flush_log(self) -> None:
+        """Writes what the log does not hold yet; see `MetricsWriter.flush`."""
         if self._log is not None:
-            writer, progress, _ = self._log
-            writer.close()
-            progress.close()
-            self._log = None
+            self._log[0].flush()
+
+    def check_folder(self) -> None:
+        """Raises OSError if the workdir is no longer there, so that nothing makes a new one in its place."""
+        if self.lead and not (self.workdir / "config.json").exists():
+            raise FileNotFoundError(f"{self.workdir / 'config.json'} is gone")
+
+    def close_log(self) -> bool:
+        """Closes the log, and returns whether all of it could be written."""
+        if self._log is None:
+            return True
+        writer, progress, _ = self._log
+        self._log = None
+        progress.close()
+        return writer.close()
 
 
 class Progress:

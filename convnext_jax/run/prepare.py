@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +24,9 @@ from convnext_jax.models.parameters import AbstractModel, abstract_model, split_
 from convnext_jax.models.registry import create_model
 from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.optim.optimizer import make_optimizer
-from convnext_jax.optim.schedules import make_schedule
+from convnext_jax.optim.schedules import make_schedule, reduced, steps_before_decay
 from convnext_jax.precision import precision_of
+from convnext_jax.run.extend import check_start
 from convnext_jax.run.output import Output
 from convnext_jax.sharding import Sharding, abstract
 from convnext_jax.tasks.classification import Classification
@@ -32,9 +34,10 @@ from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import StepSpec
 from convnext_jax.workdir.checkpoints import ITEMS, Checkpoints, best_metric
-from convnext_jax.workdir.claim import check_claim, has_begun
+from convnext_jax.workdir.claim import has_begun
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock
+from convnext_jax.workdir.rollbacks import Rollback, read_rollbacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,7 @@ class RunPlan:
       state: the shapes and shardings of the training state.
       split: name of the split that is evaluated, ``test`` or ``validation``.
       evaluated: the shapes and shardings of its examples.
+      rollbacks: how often it diverged and was taken back.
     """
 
     experiment: Experiment
@@ -58,6 +62,7 @@ class RunPlan:
     state: TrainState
     split: str
     evaluated: ResidentSplit
+    rollbacks: Sequence[Rollback] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,6 +73,11 @@ class RunPlan:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.experiment.run.epochs * self.steps_per_epoch
+
+    @property
+    def steps_before_decay(self) -> int | None:
+        """Steps before the learning rate falls, of a run that can be made longer from there; None for others."""
+        return steps_before_decay(self.experiment.optim, self.experiment.run.epochs, self.steps_per_epoch)
 
     def image_size_at(self, step: int) -> int | None:
         """Returns the side in pixels that the images of a step are scaled to; None keeps their own."""
@@ -123,6 +133,7 @@ def prepare(
     *,
     compiler: StepCompiler,
     dataset: Dataset | None = None,
+    extend: bool = False,
 ) -> Run:
     """Makes a run ready: claims its workdir, loads its data, begins to compile, and puts its arrays on the devices.
 
@@ -134,13 +145,14 @@ def prepare(
       mesh: the devices.
       compiler: compiles the steps; several seeds of one experiment share it.
       dataset: the data; None loads those of the experiment.
+      extend: whether the run may be one with fewer epochs, which is made longer.
 
     Raises:
       UserError: everything that is wrong with the settings, the workdir, the data and the devices together, before
         anything is compiled.
     """
     with contextlib.ExitStack() as resources:
-        run = _prepare(experiment, workdir, mesh, compiler, dataset, resources)
+        run = _prepare(experiment, workdir, mesh, compiler, dataset, extend, resources)
         run.resources = resources.pop_all()  # nothing went wrong: from here on they are the run's
         return run
 
@@ -151,18 +163,23 @@ def _prepare(
     mesh: Mesh,
     compiler: StepCompiler,
     dataset: Dataset | None,
+    extend: bool,
     resources: contextlib.ExitStack,
 ) -> Run:
     output, sharding = Output(workdir), Sharding(mesh)
     check_without_data(experiment)
-    check_claim(workdir, experiment)
+    before = check_start(workdir, experiment, may_extend=extend)
+    begun = has_begun(workdir)
     lock = output.lock(resources)
     weights = None if experiment.model.init_from is None else Path(experiment.model.init_from)
-    begun = has_begun(workdir)
-    output.claim(experiment)
+    if before is None:
+        output.claim(experiment)
     dataset = data.load(experiment.data) if dataset is None else dataset
     check_against_data(experiment, dataset, sharding)
-    plan = make_plan(experiment, dataset, sharding)
+    rollbacks = read_rollbacks(workdir)
+    plan = make_plan(experiment, dataset, sharding, rollbacks)
+    if rollbacks:
+        compiler = resources.enter_context(StepCompiler())  # its programs are like nobody else's
     record = DatasetRecord.of(dataset)
     if begun:
         check_same_data(workdir, record)
@@ -172,11 +189,14 @@ def _prepare(
     output.say(f"workdir: {workdir}")
     settings = experiment.run
     output.set_damaged_aside()
+    if before is not None:
+        output.extend(before, experiment, plan.steps_per_epoch)
     checkpoints = resources.enter_context(
         Checkpoints(
             workdir / "checkpoints",
             keep_latest=settings.keep_latest,
             keep_best=settings.keep_best,
+            keep_before=plan.steps_before_decay,
             best=best_metric(experiment, plan.spec.task),
         )
     )
@@ -187,7 +207,7 @@ def _prepare(
         compiler.begin(sizes, plan.spec, plan.state)
     # XLA compiles meanwhile.
     source, evaluated = put_data(plan, dataset)
-    state = _restore(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)
+    state = restore_state(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)
     output.begin(first_step)
     return Run(plan, output, lock, checkpoints, compiler, first_step, state, source, evaluated, resources)
 
@@ -218,7 +238,9 @@ def check_same_data(workdir: Path, now: DatasetRecord) -> None:
     DatasetRecord.read(workdir).check_same(now, workdir, "restore them, or begin a new run in another --workdir")
 
 
-def make_plan(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> RunPlan:
+def make_plan(
+    experiment: Experiment, dataset: Dataset, sharding: Sharding, rollbacks: Sequence[Rollback] = ()
+) -> RunPlan:
     """Returns a run as shapes. Nothing is computed or allocated."""
     record = DatasetRecord.of(dataset, with_splits=False)
     optim = experiment.optim
@@ -227,6 +249,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> R
     train = abstract_split(dataset.train, sharding)
     source = _source(experiment, train, sharding)
     schedule = make_schedule(optim, experiment.run.epochs, source.steps_per_epoch)
+    schedule = reduced(schedule, [(rollback.from_step, rollback.factor) for rollback in rollbacks])
     spec = StepSpec(
         definition=model.definition,
         task=task,
@@ -249,6 +272,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> R
         state=abstract(state, sharding.state),
         split=split,
         evaluated=abstract_split(evaluated, sharding),
+        rollbacks=rollbacks,
     )
 
 
@@ -282,7 +306,8 @@ def _initial_state(spec: StepSpec, params: Any, batch_stats: Any) -> TrainState:
     return init_state(params, spec.optimizer, batch_stats, keep_ema=spec.ema_decay > 0)
 
 
-def _restore(checkpoints: Checkpoints, step: int, plan: RunPlan) -> TrainState:
+def restore_state(checkpoints: Checkpoints, step: int, plan: RunPlan) -> TrainState:
+    """Returns the state of a planned run that a checkpoint holds, on the devices."""
     like = {name: getattr(plan.state, name) for name in ITEMS}
     done = jax.device_put(jnp.int32(step), plan.spec.sharding.state)
     return TrainState(done, **checkpoints.restore(step, like))

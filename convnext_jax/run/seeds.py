@@ -10,17 +10,21 @@ from jax.sharding import Mesh
 from convnext_jax import data
 from convnext_jax.config import Experiment
 from convnext_jax.evaluate.seeds import over_seeds
-from convnext_jax.files import write_json
-from convnext_jax.run.loop import Stopped, train
+from convnext_jax.run.extend import check_start
+from convnext_jax.run.loop import Stopped
 from convnext_jax.run.output import Output
-from convnext_jax.run.prepare import check_without_data, prepare
+from convnext_jax.run.prepare import check_without_data
+from convnext_jax.run.rollback import train_to_the_end
 from convnext_jax.run.signals import StopSignals
+from convnext_jax.storage.files import write_json
 from convnext_jax.train.compiler import StepCompiler
-from convnext_jax.workdir.claim import check_claim, seed_runs
+from convnext_jax.workdir.claim import has_begun, seed_runs
 from convnext_jax.workdir.dataset_record import DatasetRecord
 
 
-def train_seeds(experiment: Experiment, workdir: Path, mesh: Mesh, compiler: StepCompiler) -> dict[str, Any]:
+def train_seeds(
+    experiment: Experiment, workdir: Path, mesh: Mesh, compiler: StepCompiler, *, extend: bool = False
+) -> dict[str, Any]:
     """Trains each seed to its end in a workdir of its own below the given one. Finished ones are not repeated.
 
     The workdir of a seed is what a run of that seed alone would make of it, with the same figures to the last bit.
@@ -30,6 +34,7 @@ def train_seeds(experiment: Experiment, workdir: Path, mesh: Mesh, compiler: Ste
       workdir: where the seeds' workdirs and ``summary.json`` are written.
       mesh: the devices.
       compiler: compiles the steps, once for all seeds.
+      extend: whether the runs may be some with fewer epochs, which are made longer.
 
     Returns:
       What ``summary.json`` holds: the mean and the sample standard deviation of the seeds' final figures, and the
@@ -42,16 +47,16 @@ def train_seeds(experiment: Experiment, workdir: Path, mesh: Mesh, compiler: Ste
     """
     check_without_data(experiment)
     for directory, one in ((workdir, experiment), *seed_runs(workdir, experiment)):
-        check_claim(directory, one)
+        check_start(directory, one, may_extend=extend)
     with contextlib.ExitStack() as resources:
         output = Output(workdir)
         output.lock(resources)
         output.claim(experiment)
-        return _train_each(experiment, workdir, mesh, compiler, output)
+        return _train_each(experiment, workdir, mesh, compiler, output, extend)
 
 
 def _train_each(
-    experiment: Experiment, workdir: Path, mesh: Mesh, compiler: StepCompiler, output: Output
+    experiment: Experiment, workdir: Path, mesh: Mesh, compiler: StepCompiler, output: Output, extend: bool
 ) -> dict[str, Any]:
     runs = seed_runs(workdir, experiment)
     dataset = data.load(experiment.data)
@@ -62,9 +67,13 @@ def _train_each(
                 done = f"{len(summaries)} of {len(runs)} seeds are trained in {workdir}"
                 raise Stopped(f"{signals.received}: {done}; run the same command to go on")
             output.say(f"seed {one.run.seed}, {len(summaries) + 1} of {len(runs)}: {directory}")
-            with prepare(one, directory, mesh, compiler=compiler, dataset=dataset) as run:
-                output.record(DatasetRecord.of(dataset))
-                summaries[str(one.run.seed)] = train(run)
+            try:
+                summaries[str(one.run.seed)] = train_to_the_end(
+                    one, directory, mesh, compiler=compiler, dataset=dataset, extend=extend
+                )
+            finally:
+                if has_begun(directory):  # no mistake was found in the settings
+                    output.record(DatasetRecord.of(dataset))
     if not output.lead:
         return {}
     summary = {

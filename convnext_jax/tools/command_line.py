@@ -8,6 +8,7 @@ import gc
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,14 +17,17 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from convnext_jax.config import Experiment, check_field, own_field_kinds, parse_experiment, parse_sections
-from convnext_jax.errors import EXIT_TEMPFAIL, EXIT_USAGE, UserError
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, EXIT_USAGE, Failure, UserError
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
     """Runs a command and exits: 0 when done, 2 after a user's mistake, which is printed on one line."""
     # The package's own warnings are lines for the user. Orbax's, on absl's logger, are about its own options.
     logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # If a save fails, Orbax raises one error, and those of the other arrays end up with asyncio, a page for each.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    threading.excepthook = _report_thread
     # A traced program is a million small objects that stay alive. Python searches all of them for garbage after every
     # few hundred new ones, which takes a twelfth of a start (benchmarks/notes.md).
     gc.set_threshold(100_000)
@@ -31,9 +35,17 @@ def run_main(main: Callable[[], None]) -> NoReturn:
         main()
     except UserError as error:
         fail(str(error), EXIT_USAGE)
+    except Failure as error:
+        fail(str(error), EXIT_FAILURE)
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to go on", EXIT_TEMPFAIL)
     sys.exit(0)
+
+
+def _report_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Shows what ended a thread, except one of Orbax's, whose error is raised again where the thread is waited for."""
+    if arguments.thread is None or "orbax" not in type(arguments.thread).__module__:
+        threading.__excepthook__(arguments)
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -114,6 +126,7 @@ def _change_model(model: Any, name: str) -> None:
     """Names another model in its section. If it is of another family, what the file says of its own family goes."""
     from convnext_jax.models.registry import named_architecture
 
+    own_field_kinds(name)  # refuses a name that does not exist
     before, after = type(named_architecture(model.name)), type(named_architecture(name))
     if after is not before:
         for field in own_field_kinds(model.name):

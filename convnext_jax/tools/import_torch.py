@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-import pickle
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, first_line
+from convnext_jax.storage.arrays import MOST_BYTES, read_arrays
 from convnext_jax.tools import command_line
 
 # Training scripts put the weights under one of these.
@@ -43,6 +44,7 @@ def main() -> None:
 
     architecture = named_architecture(arguments.model)
     imported = import_state_dict(read_state_dict(arguments.weights), arguments.model)
+    print(f"{arguments.weights}: unverified, since no checksum was recorded with it", file=sys.stderr)
     channels = imported.in_channels
     mean, std = _IMAGENET if channels == 3 else ((value,) * channels for value in _UNKNOWN)
     ModelFolder(
@@ -63,25 +65,15 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a ``.safetensors`` or ``.pth`` file by name; runs no code of the file's.
 
     Raises:
-      UserError: no such file, a file of another format or cut short, or torch is not installed.
+      UserError: no such file, a file of another format, cut short or of absurd size, or torch is not installed.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_arrays(path)
     if path.suffix in (".pth", ".pt", ".bin"):
         return _read_torch(path)
     raise UserError(f"{path} is no .safetensors, .pth, .pt or .bin file")
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is no safetensors file, or cut short ({error})") from error
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -89,19 +81,39 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{path} needs torch to be read: pip install torch, or convert it to .safetensors") from None
+    _check_size(path)
     try:
         # Nothing but tensors and plain containers. Otherwise a pickle may run any code.
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # an unpickler raises errors of any kind
         # The first sentence. The next ones advise to run the file's code.
-        reason = str(error).split(". ")[0] or type(error).__name__
+        reason = first_line(error).split(". ")[0] or type(error).__name__
         raise UserError(f"{path} is no checkpoint of weights alone, or cut short ({reason})") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not any(torch.is_tensor(value) for value in content.values()):
         raise UserError(f"{path} holds no weights by name")
-    return {name: value.float().numpy() for name, value in content.items() if torch.is_tensor(value)}
+    if strange := [name for name, value in content.items() if torch.is_tensor(value) and not _is_plain(value)]:
+        raise UserError(f"{path} holds {str(strange[0])!r:.80}, which is no plain array: save its weights alone")
+    return {str(name): value.float().numpy() for name, value in content.items() if torch.is_tensor(value)}
+
+
+def _is_plain(tensor: Any) -> bool:
+    return str(tensor.layout) == "torch.strided" and not tensor.is_quantized and not tensor.is_complex()
+
+
+def _check_size(path: Path) -> None:
+    """Refuses a checkpoint of absurd size, or whose parts, which torch does not compress, unpack to more."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = max(size, sum(part.file_size for part in archive.infolist()))
+        except Exception as error:  # BadZipFile, NotImplementedError, ...
+            raise UserError(f"{path} is no checkpoint of weights alone, or cut short ({first_line(error)})") from error
+    if size > MOST_BYTES:
+        raise UserError(f"{path} holds {size:,} bytes, more than {MOST_BYTES:,}: no network here has so many weights")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ def main() -> None:
 
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.evaluate.soup import make_soup
-    from convnext_jax.files import write_json
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.storage.checksums import write_checksums
+    from convnext_jax.storage.files import write_json
 
     keep_compiled_programs()
     soup, report = make_soup(
@@ -50,6 +51,7 @@ def main() -> None:
     )
     soup.write(output)
     write_json(output / "soup.json", report)
+    write_checksums(output)
     command_line.print_fields(report)
     print(f"written to {output}; train from it with --config.model.init_from={output}")
 

@@ -56,6 +56,12 @@ class StepSpec:
     image_size: int | None = None
 
 
+def prepare_inputs(spec: StepSpec, step: jax.Array, batch: Batch, seed: jax.Array) -> tuple[jax.Array, Any]:
+    """Returns what the network is given for a batch, float32 [B,H,W,C], and the task's targets."""
+    inputs, targets = spec.augment(seed, step, batch)
+    return resize(inputs, spec.image_size), targets
+
+
 def train_step(spec: StepSpec, state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
     """Augments a batch, takes its gradient and updates the parameters.
 
@@ -68,8 +74,7 @@ def train_step(spec: StepSpec, state: TrainState, batch: Batch, seed: jax.Array)
     Returns:
       The state after the step, and its metrics.
     """
-    inputs, targets = spec.augment(seed, state.step, batch)
-    inputs = resize(inputs, spec.image_size)
+    inputs, targets = prepare_inputs(spec, state.step, batch, seed)
     model_key = stream_key(seed, Stream.MODEL, state.step)
 
     def compute(params: Any) -> tuple[Any, BatchResult]:

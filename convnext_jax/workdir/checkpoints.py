@@ -4,8 +4,9 @@ A checkpoint holds named items, each a tree of arrays: ``params``, ``opt_state``
 ``ema`` and ``ema_batch_stats``. So an evaluation reads the model alone, and needs to know nothing of the optimizer.
 """
 
+import contextlib
 import dataclasses
-import json
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,18 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError, first_line
+from convnext_jax.storage.checksums import damage, has_checksums, write_checksums
+from convnext_jax.storage.cloud import is_cloud, move
+from convnext_jax.storage.files import parse_json, write_json
 from convnext_jax.tasks.interface import Task
-from convnext_jax.workdir.checksums import damage, has_checksums, write_checksums
 from convnext_jax.workdir.metrics_log import figure_name
 
 ITEMS = ("params", "opt_state", "batch_stats", "ema", "ema_batch_stats")
 _FORMER_NAMES = {"batch_stats": "statistics"}  # as version 0.1 called them
 _ORBAX_METADATA = "_CHECKPOINT_METADATA"  # Orbax writes the time into it once more at the very end
+_COMMITTED = "commit_success.txt"  # Orbax writes it last in a bucket
+_WRITTEN_LATER = (_ORBAX_METADATA, _COMMITTED)
+_METRICS = "metrics"  # Orbax's name for the folder and for the file in it
 _SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
 
 
@@ -77,7 +83,7 @@ def set_damaged_aside(directory: Path) -> list[str]:
       A sentence for each that was moved, and one if the latest cannot be verified.
     """
     notes = []
-    folders = [path for path in directory.glob("*") if path.is_dir() and path.name.isdecimal()]
+    folders = [path for path in directory.glob("*") if path.name.isdecimal() and _is_complete(path)]
     for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
         verified = has_checksums(folder)
         reason = _damage(folder) if verified else _unreadable(folder)
@@ -88,17 +94,21 @@ def set_damaged_aside(directory: Path) -> list[str]:
         aside = directory.with_name("damaged_checkpoints") / folder.name
         while aside.exists():
             aside = aside.with_name(f"{aside.name}_again")
-        aside.parent.mkdir(exist_ok=True)
-        folder.rename(aside)
+        move(folder, aside)
         notes.append(f"the checkpoint of step {folder.name} is damaged ({reason}); it was moved to {aside}")
     return notes
+
+
+def _is_complete(folder: Path) -> bool:
+    # Nothing in a bucket can be renamed.
+    return (folder / _COMMITTED).exists() if is_cloud(folder) else folder.is_dir()
 
 
 def _damage(folder: Path) -> str | None:
     """Returns what is wrong with a checkpoint, None if nothing is or if it has no checksums."""
     try:
         if has_checksums(folder):
-            json.loads((folder / _ORBAX_METADATA).read_text(encoding="utf-8"))
+            parse_json((folder / _ORBAX_METADATA).read_bytes())
     except (OSError, ValueError):
         return f"{_ORBAX_METADATA} is missing or damaged"
     return damage(folder)
@@ -131,6 +141,19 @@ class _LatestEvaluated(policies.PreservationPolicy):
         return [info.step in kept for info in checkpoints]
 
 
+class _LatestUpTo(policies.PreservationPolicy):
+    """Keeps the latest checkpoint up to a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def should_preserve(
+        self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
+    ) -> Sequence[bool]:
+        last = max((info.step for info in checkpoints if info.step <= self._step), default=None)
+        return [info.step == last for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of a workdir.
 
@@ -138,6 +161,7 @@ class Checkpoints:
       directory: where they are; created if it does not exist.
       keep_latest: how many of the latest with figures are kept. The very latest is kept in any case.
       keep_best: how many of the best are kept besides.
+      keep_before: the latest checkpoint up to this step is kept besides; None keeps none for that.
       best: the figure that says which are the best.
       read_only: whether nothing may be written or deleted.
     """
@@ -148,37 +172,46 @@ class Checkpoints:
         *,
         keep_latest: int = 1,
         keep_best: int = 0,
+        keep_before: int | None = None,
         best: BestMetric = BestMetric("top1", True),
         read_only: bool = False,
     ) -> None:
         self._best = best
-        self._directory = directory.absolute()
+        self._directory = directory if is_cloud(directory) else directory.absolute()
+        if not read_only:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        self._saving: int | None = None
         policy = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(1),
                 _LatestEvaluated(keep_latest),
+                _LatestUpTo(-1 if keep_before is None else keep_before),
                 policies.BestN(get_metric_fn=best.score, n=keep_best, keep_checkpoints_without_metrics=False),
             ]
         )
-        self._manager = ocp.CheckpointManager(
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            # Orbax writes figures only if this is given. The policy alone decides what is kept.
+            best_fn=best.score,
+            read_only=read_only,
+            create=False,  # a folder that vanished is not made again
+            cleanup_tmp_directories=not read_only,
+            # Called between the last byte and the renaming that makes a checkpoint appear.
+            async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
+        )
+        self._open = functools.partial(
+            ocp.CheckpointManager,
             self._directory,
             item_names=(*ITEMS, *_FORMER_NAMES.values()),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                # Orbax writes figures only if this is given. The policy alone decides what is kept.
-                best_fn=best.score,
-                read_only=read_only,
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                # Called between the last byte and the renaming that makes a checkpoint appear.
-                async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
-            ),
+            options=options,
         )
+        self._manager = self._open()
 
     def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
         """Starts to save items and returns once their arrays may be donated.
 
-        A step that is there is left alone, unless it has no metrics and is given some now.
+        If the step is there already, only its metrics are written, and only if it has none. An error of the save before
+        may come to light now.
 
         Args:
           step: how many steps are done.
@@ -186,18 +219,40 @@ class Checkpoints:
           metrics: figures of this state. Without them it cannot become the best.
         """
         if step in self._manager.all_steps():
-            if metrics is None or self.metrics(step):
-                return
-            self.delete(step)
+            if metrics is not None and not self.metrics(step):
+                self._add_metrics(step, metrics)
+            return
         # Orbax writes no empty tree.
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items() if jax.tree.leaves(item)}
+        self._manager.wait_until_finished()
+        self._saving = step
         self._manager.save(
             step, args=ocp.args.Composite(**arguments), metrics=None if metrics is None else dict(metrics)
         )
 
+    def _add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._manager.wait_until_finished()
+        folder = self._directory / str(step)
+        verified = has_checksums(folder)
+        (folder / _METRICS).mkdir(exist_ok=True)
+        write_json(folder / _METRICS / _METRICS, metrics)
+        if verified:  # a file that has no checksum yet does no harm, if this is as far as it gets
+            write_checksums(folder, leave_out=_WRITTEN_LATER)
+        self._manager.reload()
+
     def _add_checksums(self) -> None:
-        for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
-            write_checksums(folder, leave_out=[_ORBAX_METADATA])
+        if is_cloud(self._directory):
+            folders = [self._directory / str(self._saving)]
+        else:
+            folders = self._directory.glob("*.orbax-checkpoint-tmp*")
+        for folder in folders:
+            write_checksums(folder, leave_out=_WRITTEN_LATER)
+
+    def start_over(self) -> None:
+        """Begins anew after a save that failed: forgets it, and removes what it left."""
+        with contextlib.suppress(Exception):  # it says once more what went wrong
+            self._manager.close()
+        self._manager = self._open()
 
     def delete(self, step: int) -> None:
         """Deletes a checkpoint."""
@@ -271,4 +326,8 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Waits for what is being written, and releases the threads.
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception:
+            if error is None:  # otherwise that is what went wrong first
+                raise

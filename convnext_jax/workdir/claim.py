@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from convnext_jax.config import Experiment, parse_experiment
 from convnext_jax.errors import UserError, writing
-from convnext_jax.files import write_json
-from convnext_jax.workdir.checksums import sealed, unsealed
+from convnext_jax.storage.checksums import sealed, unsealed
+from convnext_jax.storage.files import write_json
 from convnext_jax.workdir.migrations import FORMAT, Migrated, migrate
 
 # How a run is carried out, not what it is: no parameter depends on these, so they may differ between two starts.
@@ -24,6 +25,9 @@ _NO_IDENTITY = (
     ("run", "eval_every_epochs"),
     ("run", "keep_best"),
     ("run", "keep_latest"),
+    ("run", "on_divergence"),
+    ("run", "rollback_factor"),
+    ("run", "rollbacks"),
     ("run", "steps_per_dispatch"),
 )
 
@@ -75,10 +79,15 @@ def seed_runs(workdir: Path, experiment: Experiment) -> list[tuple[Path, Experim
     ]
 
 
-def check_claim(workdir: Path, experiment: Experiment) -> None:
+def check_claim(workdir: Path, experiment: Experiment, *, may_differ: Collection[str] = ()) -> None:
     """Raises UserError if the folder belongs to another configuration, and lists the fields that differ.
 
     A folder in which no run has begun belongs to nobody.
+
+    Args:
+      workdir: the folder.
+      experiment: the configuration.
+      may_differ: fields, ``section.field``, that may differ.
     """
     if not has_begun(workdir) or not (workdir / "config.json").exists():
         return
@@ -89,7 +98,7 @@ def check_claim(workdir: Path, experiment: Experiment) -> None:
     differing = [
         f"{name}: {there.get(name, missing)!r} there, {here.get(name, missing)!r} now"
         for name in dict.fromkeys([*here, *there])
-        if there.get(name, missing) != here.get(name, missing)
+        if name not in may_differ and there.get(name, missing) != here.get(name, missing)
     ]
     if differing:
         raise UserError(
@@ -115,7 +124,11 @@ def read_experiment(workdir: Path) -> Experiment:
     Raises:
       UserError: it is no workdir, or its ``config.json`` cannot be understood.
     """
-    return parse_experiment(_read_config(workdir).sections)
+    sections = _read_config(workdir).sections
+    try:
+        return parse_experiment(sections)
+    except UserError as error:
+        raise UserError(f"{workdir / 'config.json'}: {error}") from error
 
 
 def _read_config(workdir: Path) -> Migrated:

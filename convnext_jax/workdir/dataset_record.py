@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from convnext_jax.batches.preprocess import Normalization
 from convnext_jax.data import Dataset, Split
 from convnext_jax.errors import UserError
-from convnext_jax.files import write_json
-from convnext_jax.workdir.checksums import sealed, unsealed
+from convnext_jax.storage.checksums import sealed, unsealed
+from convnext_jax.storage.files import write_json
 
 _SAMPLE = 1000  # images of a split whose pixels are compared
 
@@ -89,13 +90,17 @@ class DatasetRecord:
         try:
             fields = unsealed(path.read_text(encoding="utf-8"))
             splits = {name: _split_record(split) for name, split in fields.get("splits", {}).items()}
-            class_names, mean, std = (tuple(fields[name]) for name in ("class_names", "mean", "std"))
+            class_names = tuple(fields["class_names"])
+            mean, std = (tuple(map(float, fields[name])) for name in ("mean", "std"))
+            texts = all(isinstance(text, str) for text in (fields["name"], *class_names))
+            if not texts or len(mean) != len(std) or not all(map(math.isfinite, mean + std)):
+                raise ValueError("it is damaged")
             return cls(fields["name"], class_names, mean, std, splits)
         except FileNotFoundError:
             raise UserError(f"{workdir} has no dataset.json; the run has not started yet") from None
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} cannot be read (it lacks {error}); it is damaged") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ArithmeticError) as error:
             raise UserError(f"{path} cannot be read ({error})") from error
 
     def write(self, workdir: Path) -> None:

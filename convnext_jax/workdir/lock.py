@@ -13,19 +13,23 @@ import os
 import socket
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import Failure, UserError
+from convnext_jax.storage.cloud import is_cloud, modified_at
+from convnext_jax.storage.files import parse_json
 
 SILENCE = 600.0  # seconds after which an owner on another host is taken for gone
 HEARTBEAT = 30.0
+_FILE = "run.lock"
 
 log = logging.getLogger(__name__)
 
 
-class LockLost(Exception):
+class LockLost(Failure):
     """Another run took the workdir over, since this one was silent for too long. The message names it."""
 
 
@@ -44,7 +48,7 @@ class WorkdirLock:
         self._me = {"host": socket.gethostname(), "pid": os.getpid()}
         self._ended = threading.Event()
         self._taken_by: dict[str, Any] | None = None
-        self._file = (workdir / "run.lock").open("a+", encoding="utf-8", errors="replace")
+        self._file = _LockObject(workdir) if is_cloud(workdir) else _LockFile(workdir)
         try:
             self._acquire()
         except BaseException:
@@ -67,58 +71,149 @@ class WorkdirLock:
         self._ended.set()
         self._thread.join()
         if self._taken_by is None:
-            self._write("")
+            with contextlib.suppress(OSError):  # the folder may be gone
+                self._file.write("")
         self._file.close()
 
     def _acquire(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(self._refusal(self._owner())) from None
-        except OSError as error:  # a file system without locks; what is written in the file must do
-            log.warning("%s: locks do not work here (%s)", self._workdir, error.strerror)
-        owner = self._owner()
+        free = self._file.acquire()
+        owner = _parse(self._file.read())
+        if not free:
+            raise UserError(self._refusal(owner))
         if owner is not None:
-            if owner.get("host") != self._me["host"] and self._silence() < SILENCE:
+            if not self._file.is_dead(owner, self._me) and self._file.silence() < SILENCE:
                 raise UserError(self._refusal(owner))
             log.warning("%s was last used by %s, which is gone; going on", self._workdir, _name(owner))
-        self._write(json.dumps(self._me))
+        self._file.write(json.dumps(self._me))
 
     def _refusal(self, owner: dict[str, Any] | None) -> str:
         who = "another process" if owner is None else _name(owner)
         return f"{self._workdir} is in use by {who}; wait for it, stop it, or choose another --workdir"
 
-    def _owner(self) -> dict[str, Any] | None:
-        """Returns what the file says, None if it is empty or cannot be understood."""
-        self._file.seek(0)
-        return _parse(self._file.read())
+    def _beat(self) -> None:
+        pause = self._file.first_beat or HEARTBEAT
+        while not self._ended.wait(pause):
+            pause = HEARTBEAT
+            with contextlib.suppress(Exception):  # the folder may be out of reach for a while
+                owner = _parse(self._file.read_by_name())
+                if owner is not None and owner != self._me:
+                    self._taken_by = owner
+                    return
+                self._file.touch(json.dumps(self._me))
 
-    def _write(self, text: str) -> None:
-        # Not by renaming: the lock belongs to the file itself.
+
+class _LockFile:
+    """The lock of a folder on a disk: a file that the operating system locks."""
+
+    first_beat: float | None = None
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
+        self._file = (workdir / _FILE).open("a+", encoding="utf-8", errors="replace")
+
+    def acquire(self) -> bool:
+        """Returns whether no other process of this host, or of one that shares its locks, has it."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # a file system without locks; what is written in the file must do
+            log.warning("%s: locks do not work here (%s)", self._workdir, error.strerror)
+        return True
+
+    def is_dead(self, owner: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
+        """Returns whether an owner is known to have ended: one of this host would have the lock."""
+        return owner.get("host") == me["host"]
+
+    def read(self) -> str:
+        """Returns what the file says."""
+        self._file.seek(0)
+        return self._file.read()
+
+    def read_by_name(self) -> str:
+        """Returns what the file says that has the name now."""
+        return (self._workdir / _FILE).read_text(encoding="utf-8", errors="replace")
+
+    def write(self, text: str) -> None:
+        """Replaces what the file says. Not by renaming: the lock belongs to the file itself."""
         self._file.seek(0)
         self._file.truncate()
         self._file.write(text)
         self._file.flush()
 
-    def _silence(self) -> float:
+    def touch(self, text: str) -> None:
+        """Shows that the owner is alive."""
+        del text
+        os.utime(self._file.fileno())
+
+    def silence(self) -> float:
         """Returns the seconds since the owner touched the file, by the clock of the file system."""
         with tempfile.NamedTemporaryFile(dir=self._workdir, prefix=".now-") as now:
             return os.fstat(now.fileno()).st_mtime - os.fstat(self._file.fileno()).st_mtime
 
-    def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT):
-            with contextlib.suppress(OSError):  # the folder may be out of reach for a while
-                owner = _parse((self._workdir / "run.lock").read_text(encoding="utf-8", errors="replace"))
-                if owner is not None and owner != self._me:
-                    self._taken_by = owner
-                    return
-                os.utime(self._file.fileno())
+    def close(self) -> None:
+        """Gives the lock up."""
+        self._file.close()
+
+
+class _LockObject:
+    """The lock of a folder in a bucket: an object that says who wrote it last.
+
+    Two starts in the same second both write it. The one that wrote first sees the other's name at its first beat.
+    """
+
+    first_beat: float | None = 2.0
+
+    def __init__(self, workdir: Path) -> None:
+        self._path, self._now = workdir / _FILE, workdir / f".now-{os.getpid()}"
+
+    def acquire(self) -> bool:
+        """Returns True: a bucket locks nothing."""
+        return True
+
+    def is_dead(self, owner: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
+        """Returns whether an owner is known to have ended: a process of this host that is no more."""
+        return owner.get("host") == me["host"] and (owner == me or not _is_process(owner.get("pid")))
+
+    def read(self) -> str:
+        """Returns what the object says, nothing if there is none."""
+        try:
+            return self._path.read_text(encoding="utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+
+    def read_by_name(self) -> str:
+        """Returns what the object says."""
+        return self.read()
+
+    def write(self, text: str) -> None:
+        """Replaces what the object says."""
+        self._path.write_text(text, encoding="utf-8")
+
+    def touch(self, text: str) -> None:
+        """Shows that the owner is alive."""
+        self.write(text)
+
+    def silence(self) -> float:
+        """Returns the seconds since the owner touched the object, by the bucket's clock."""
+        self._now.write_text("")
+        try:
+            return modified_at(self._now) - modified_at(self._path)
+        finally:
+            self._now.unlink()
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def _is_process(pid: object) -> bool:
+    return isinstance(pid, int) and Path(f"/proc/{pid}").exists()
 
 
 def _parse(text: str) -> dict[str, Any] | None:
     """Returns the owner that a file names, None if it is empty or cannot be understood, as in the middle of a write."""
     try:
-        owner = json.loads(text)
+        owner = parse_json(text)
     except ValueError:
         return None
     return owner if isinstance(owner, dict) else None

@@ -1,13 +1,14 @@
 """Where the figures of a run are kept: ``metrics.jsonl`` and TensorBoard."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
-from convnext_jax.files import write_text
+from convnext_jax.storage.files import parse_json
+from convnext_jax.workdir.growing_file import GrowingFile
+from convnext_jax.workdir.tensorboard import EventFile
 
 Line = dict[str, float]
 
@@ -27,12 +28,12 @@ def figure_name(split: str, metric: str) -> str:
 
 
 def read_metrics(path: Path) -> list[Line]:
-    """Returns the lines of a ``metrics.jsonl``, without a last line that a kill cut off."""
-    if not path.exists():
+    """Returns the lines of a ``metrics.jsonl``. Damaged ones, such as half a line that a kill left, are left out."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    complete = lines if not lines or _is_json(lines[-1]) else lines[:-1]
-    return [json.loads(line) for line in complete]
+    return [line for text in content.splitlines() if (line := _parse(text)) is not None]
 
 
 class MetricsWriter:
@@ -45,29 +46,39 @@ class MetricsWriter:
     def __init__(self, workdir: Path, first_step: int) -> None:
         path = workdir / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["step"] <= first_step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", buffering=1, encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1 if kept else None)
+        self._lines = GrowingFile(path, b"".join(map(_text, kept)))
+        self._tensorboard = EventFile(workdir / "tensorboard", purge_step=first_step + 1 if kept else None)
         self._started = time.monotonic()
         self._seconds_before = kept[-1]["seconds"] if kept else 0.0
 
     def write(self, step: int, epoch: float, figures: Mapping[str, float]) -> None:
         """Appends a line with the step, the epoch, the seconds of the run over all its starts, and figures."""
         seconds = self._seconds_before + time.monotonic() - self._started
-        line = {"step": step, "epoch": round(epoch, 6), "seconds": round(seconds, 3), **figures}
-        self._file.write(json.dumps(line) + "\n")
-        for name, value in figures.items():
-            self._tensorboard.add_scalar(name, value, step)
+        self._lines.append(_text({"step": step, "epoch": round(epoch, 6), "seconds": round(seconds, 3), **figures}))
+        self._tensorboard.add(step, figures)
 
-    def close(self) -> None:
-        """Flushes and closes both files."""
-        self._file.close()
-        self._tensorboard.close()
+    def flush(self) -> None:
+        """Writes what is not written yet. Called before each checkpoint, so that no line before it can be lost."""
+        self._lines.flush()
+        self._tensorboard.flush()
+
+    def close(self) -> bool:
+        """Writes what is not written yet, and returns whether ``metrics.jsonl`` is whole."""
+        self.flush()
+        return self._lines.is_whole
 
 
-def _is_json(line: str) -> bool:
+def _text(line: Line) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _parse(text: bytes) -> Line | None:
+    """Returns a line, None if it is none that `MetricsWriter` wrote."""
     try:
-        json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return True
+        line = parse_json(text)
+    except ValueError:
+        return None
+    names = ("step", "epoch", "seconds")
+    whole = isinstance(line, dict) and all(isinstance(line.get(name), int | float) for name in names)
+    numbers = whole and all(type(value) in (int, float) for value in line.values())
+    return line if numbers and all(math.isfinite(line[name]) for name in names) else None

@@ -58,8 +58,8 @@ def main() -> None:
     sharding = _start(arguments.backend)
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.files import write_json
     from convnext_jax.run.environment import describe_environment
+    from convnext_jax.storage.files import write_json
     from convnext_jax.tools.benchmark.batch import batch_table, largest_batches
     from convnext_jax.tools.benchmark.throughput import throughput, throughput_table
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.files import write_json, write_text
 from convnext_jax.report.tables import markdown_table
+from convnext_jax.storage.files import write_json, write_text
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools.sweep.points import Point, in_words
 from convnext_jax.workdir.checkpoints import best_metric

@@ -13,23 +13,46 @@ from typing import Any
 
 import filelock
 
+from convnext_jax.storage.cloud import is_cloud
+
 log = logging.getLogger(__name__)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all. A reader sees the old content or the new one, never a part."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all. A reader sees the old content or the new one, never a part."""
+    if is_cloud(path):  # an object appears in a bucket once it is complete
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except BaseException:  # the disk is full, or the process is interrupted
         temporary.unlink(missing_ok=True)
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns what a JSON text says; raises ValueError if it is none.
+
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: it is nested too deeply
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 @contextlib.contextmanager

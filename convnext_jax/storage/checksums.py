@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.files import write_json
+from convnext_jax.storage.cloud import files_below
+from convnext_jax.storage.files import parse_json, write_json
 
 _NAME = "checksums.json"
 
@@ -18,7 +19,7 @@ def write_checksums(folder: Path, *, leave_out: Collection[str] = ()) -> None:
       folder: the folder.
       leave_out: names of files that are still to change.
     """
-    names = [name for name in _files(folder) if name not in leave_out]
+    names = [name for name in files_below(folder) if Path(name).name not in (_NAME, *leave_out)]
     write_json(folder / _NAME, {"sha256": {name: _digest(folder / name) for name in names}})
 
 
@@ -31,7 +32,9 @@ def damage(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        recorded = parse_json(path.read_bytes())["sha256"]
+        if not recorded:
+            return f"{_NAME} records nothing"
         for name, digest in recorded.items():
             if not (folder / name).is_file():
                 return f"{name} is missing"
@@ -45,11 +48,6 @@ def damage(folder: Path) -> str | None:
 def has_checksums(folder: Path) -> bool:
     """Returns whether a folder's files can be verified."""
     return (folder / _NAME).exists()
-
-
-def _files(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != _NAME)
-    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _digest(path: Path) -> str:
@@ -77,7 +75,7 @@ def unsealed(text: str) -> dict[str, Any]:
       ValueError: it is no JSON object, or it does not have the checksum that it should have. Without one it is taken as
         it is, since version 0.1 wrote none.
     """
-    content = json.loads(text)
+    content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError("it holds no settings")
     checksum = content.pop("checksum", None)

@@ -1,0 +1,98 @@
+"""A run made longer: ``--extend``. It becomes, bit for bit, the run that would have been this long from the start."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convnext_jax.config import Experiment
+from convnext_jax.errors import UserError, writing
+from convnext_jax.optim.schedules import make_schedule
+from convnext_jax.storage.cloud import move
+from convnext_jax.storage.files import write_bytes
+from convnext_jax.workdir.claim import check_claim, has_begun, identity, read_experiment
+
+# What may differ between a run and its extension.
+_MAY_DIFFER = ("run.epochs", "optim.decay_epochs", "optim.decay_fraction")
+_COPIED = ("config.json", "dataset.json", "environment.json", "metrics.jsonl", "summary.json", "curves.png")
+
+
+def check_start(workdir: Path, experiment: Experiment, *, may_extend: bool) -> Experiment | None:
+    """Checks that a run in a workdir can begin, go on or be extended, as far as the settings tell.
+
+    Returns:
+      The settings of the run that is there, if it is to be made longer; None if it is not.
+
+    Raises:
+      UserError: the workdir belongs to another configuration, which is not this one with fewer epochs.
+    """
+    before = read_experiment(workdir) if may_extend and has_begun(workdir) else experiment
+    if identity(before) == identity(experiment):
+        check_claim(workdir, experiment)
+        return None
+    check_claim(workdir, experiment, may_differ=_MAY_DIFFER)
+    if experiment.run.epochs <= before.run.epochs:
+        raise UserError(
+            f"--extend: the run in {workdir} has {before.run.epochs} epochs already; give more with --config.run.epochs"
+        )
+    if before.run.image_sizes:
+        raise UserError(
+            f"--extend: config.run.image_sizes={before.run.image_sizes} are spread over the whole run, so a longer one"
+            " would have trained on other sizes from the start; begin a new run in another --workdir"
+        )
+    return before
+
+
+def extend(workdir: Path, before: Experiment, after: Experiment, steps_per_epoch: int) -> str:
+    """Takes a run back to its latest checkpoint that a longer run would have had, too.
+
+    Later checkpoints, and copies of the log and the figures, go to ``before_extension_<epochs>`` in the workdir, which
+    can be evaluated like any workdir. A kill in between does no harm: the same command goes on.
+
+    Args:
+      workdir: of the run.
+      before: its settings.
+      after: the settings of the longer run, checked by `check_start`.
+      steps_per_epoch: steps of an epoch.
+
+    Returns:
+      What was done, in a sentence.
+
+    Raises:
+      UserError: the learning rates of the longer run would have been others, or no checkpoint is early enough.
+    """
+    total = before.run.epochs * steps_per_epoch
+    common = _common_steps(before, after, steps_per_epoch)
+    folder = workdir / "checkpoints"
+    steps = sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True)
+    usable = next((step for step in steps if step <= common), None)
+    if usable is None and steps:
+        kept = f", of which no checkpoint was kept (the earliest is of step {steps[-1]})" if common else ""
+        raise UserError(
+            f"--extend: with config.optim.schedule={before.optim.schedule} a run of {after.run.epochs} epochs has the"
+            f" learning rates of one of {before.run.epochs} in its first {common} of {total} steps alone{kept};"
+            " schedules step and warmup_stable_decay can be extended; begin a new run in another --workdir"
+        )
+    later = [step for step in steps if step > (usable or 0)]
+    aside = workdir / f"before_extension_{before.run.epochs}"
+    with writing(aside, "--workdir"):
+        if later:
+            (aside / "checkpoints").mkdir(parents=True, exist_ok=True)
+            for name in _COPIED:
+                if (workdir / name).exists():
+                    write_bytes(aside / name, (workdir / name).read_bytes())
+        for step in later:
+            move(folder / str(step), aside / "checkpoints" / str(step))
+    moved = f"; what came after it is in {aside}" if later else ""
+    return f"extending the run from {before.run.epochs} to {after.run.epochs} epochs, from step {usable or 0}{moved}"
+
+
+def _common_steps(before: Experiment, after: Experiment, steps_per_epoch: int) -> int:
+    """Returns the number of steps, from the first on, that have the same learning rate in both."""
+    steps = jnp.arange(before.run.epochs * steps_per_epoch)
+    one, other = (
+        np.asarray(jax.vmap(make_schedule(each.optim, each.run.epochs, steps_per_epoch))(steps))
+        for each in (before, after)
+    )
+    return int(np.argmin(one == other)) if (one != other).any() else len(steps)

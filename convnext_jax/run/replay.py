@@ -1,0 +1,164 @@
+"""A step of a run taken once more, to be looked at: its pictures, its labels, and where its numbers are too large."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from convnext_jax import data
+from convnext_jax.batches.order import call_length
+from convnext_jax.errors import UserError
+from convnext_jax.keys import Stream, stream_key
+from convnext_jax.models.parameters import merge_model
+from convnext_jax.run.prepare import RunPlan, check_same_data, initial_state, make_plan, put_data, restore_state
+from convnext_jax.sharding import Sharding
+from convnext_jax.train.compiler import StepCompiler
+from convnext_jax.train.gradients import accumulated_gradient
+from convnext_jax.train.state import TrainState
+from convnext_jax.train.step import MOST_STEPS, StepSpec, prepare_inputs
+from convnext_jax.workdir.checkpoints import Checkpoints
+from convnext_jax.workdir.claim import read_experiment
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.rollbacks import read_rollbacks
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """What a step was given, and what it made of it.
+
+    Attributes:
+      step: the step, counted from 1.
+      from_step: that of the checkpoint from which the steps before it were taken again.
+      images: what the network was given, float32 [B,H,W,C], on the scale [0, 255].
+      examples: for each image its index in the training split, its label as text, and its loss.
+      statistics: ``loss``, ``grad_norm`` and ``lr``; by name of a parameter its largest absolute value and that of its
+        gradient, and its norm and that of its gradient; for each stage the largest absolute value after it.
+    """
+
+    step: int
+    from_step: int
+    images: np.ndarray
+    examples: list[dict[str, Any]]
+    statistics: dict[str, Any]
+
+
+def replay(
+    workdir: Path, step: int, mesh: Mesh, *, data_dir: str | None = None, say: Callable[[str], None] = print
+) -> Replay:
+    """Takes the steps of a run from its latest earlier checkpoint to a step again, and looks into that one.
+
+    Nothing in the workdir is changed. A rollback that came after the step is left out, so that a step that diverged
+    diverges again.
+
+    Args:
+      workdir: the workdir of ``train.py``.
+      step: counted from 1, as the log and the message of a divergence count.
+      mesh: the devices.
+      data_dir: where the data are on this machine; None is where the config says.
+      say: is told how far it is.
+
+    Raises:
+      UserError: no workdir, no such step, data that are others now.
+    """
+    experiment = read_experiment(workdir)
+    if data_dir is not None:
+        experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
+    dataset = data.load(experiment.data)
+    check_same_data(workdir, DatasetRecord.of(dataset))
+    rollbacks = read_rollbacks(workdir)
+    while rollbacks and rollbacks[-1].diverged_at == step:
+        rollbacks.pop()
+    plan = make_plan(experiment, dataset, Sharding(mesh), rollbacks)
+    if not 1 <= step <= plan.total_steps:
+        raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to {plan.total_steps}")
+    from_step, state = _state_before(plan, workdir, step)
+    source, _ = put_data(plan, dataset)
+    seed = jax.device_put(jnp.uint32(experiment.run.seed), plan.spec.sharding.replicated)
+    say(f"taking the steps {from_step + 1} to {step} again")
+    with StepCompiler() as compiler:
+        while int(state.step) < step - 1:
+            state = _advance(plan, compiler, state, source, seed, step - 1)
+    spec = dataclasses.replace(plan.spec, image_size=plan.image_size_at(step - 1))
+    feed = source.feed(step - 1, 1)
+    looked = jax.jit(lambda state, feed: _look(spec, state, feed, seed))(state, feed)
+    images, indices, targets, losses, statistics = jax.device_get(looked)
+    mean, std = (np.asarray(values, np.float32) for values in (plan.record.mean, plan.record.std))
+    names = plan.record.class_names
+    examples = [
+        {"index": int(index), "label": _label(names, targets, number), "loss": float(losses[number])}
+        for number, index in enumerate(indices)
+    ]
+    statistics = {"lr": float(np.asarray(plan.spec.schedule(step - 1))), **jax.tree.map(float, statistics)}
+    return Replay(step, from_step, 255 * (images * std + mean), examples, statistics)
+
+
+def _state_before(plan: RunPlan, workdir: Path, step: int) -> tuple[int, TrainState]:
+    """Returns the latest state that was kept from before a step, and its step."""
+    weights = plan.experiment.model.init_from
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        earlier = [each for each in checkpoints.steps() if each < step]
+        if not earlier:
+            return 0, initial_state(plan, None if weights is None else Path(weights))
+        checkpoints.verify(earlier[-1])
+        return earlier[-1], restore_state(checkpoints, earlier[-1], plan)
+
+
+def _advance(
+    plan: RunPlan, compiler: StepCompiler, state: TrainState, source: Any, seed: jax.Array, until: int
+) -> TrainState:
+    """Takes the steps of one call to the device, with the program that the run had."""
+    done = int(state.step)
+    size = plan.image_size_at(done)
+    compiler.begin([size], plan.spec, plan.state)
+    count = min(call_length(done, plan.steps_per_epoch, MOST_STEPS), until - done)
+    same_size = next((n for n in range(1, count) if plan.image_size_at(done + n) != size), count)
+    number = jax.device_put(np.int32(same_size), plan.spec.sharding.replicated)
+    return compiler.wait_for(size)(state, source.feed(done, same_size), number, seed)[0]
+
+
+def _look(spec: StepSpec, state: TrainState, feed: Any, seed: jax.Array) -> tuple[Any, ...]:
+    batch = spec.source.batch(feed, jnp.int32(0))
+    inputs, targets = prepare_inputs(spec, state.step, batch, seed)
+    key = stream_key(seed, Stream.MODEL, state.step)
+    model = merge_model(spec.definition, state.params, state.batch_stats)
+    losses = spec.task.loss(model(inputs, key=key), targets)
+    model = merge_model(spec.definition, state.params, state.batch_stats)
+    stages = model.features(inputs, key=key)
+    grads, result = accumulated_gradient(
+        spec.definition, spec.task, spec.accumulation, state.params, state.batch_stats, inputs, targets, key
+    )
+    named = {
+        ".".join(str(getattr(part, "key", part)) for part in path): (param, grad)
+        for (path, param), grad in zip(
+            jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(grads), strict=True
+        )
+    }
+    statistics = {
+        "loss": result.metrics["loss"],
+        "grad_norm": jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for _, grad in named.values())),
+        "stages": {
+            f"stage {number}": jnp.abs(stage).max().astype(jnp.float32) for number, stage in enumerate(stages, 1)
+        },
+        "parameters": {
+            name: {
+                "largest": jnp.abs(param).max(),
+                "norm": jnp.linalg.norm(param.ravel()),
+                "gradient_largest": jnp.abs(grad).max(),
+                "gradient_norm": jnp.linalg.norm(grad.ravel()),
+            }
+            for name, (param, grad) in named.items()
+        },
+    }
+    return inputs, batch.indices, targets, losses, statistics
+
+
+def _label(names: tuple[str, ...], targets: Any, number: int) -> str:
+    """Returns the classes of an image, with their shares if it was mixed."""
+    one, other = names[targets.labels_a[number]], names[targets.labels_b[number]]
+    share = float(targets.weight_a[number])
+    return one if share == 1 or one == other else f"{share:.0%} {one}, {1 - share:.0%} {other}"
