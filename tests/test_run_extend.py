@@ -18,7 +18,7 @@ from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import read_experiment
 
 SCHEDULES = {
-    "warmup_stable_decay": {"schedule": "warmup_stable_decay", "decay_fraction": 0.5},
+    "warmup_stable_decay": {"schedule": "warmup_stable_decay", "decay_fraction": 0.45},
     "step": {"schedule": "step", "decay_epochs": (2,)},
 }
 
@@ -29,7 +29,7 @@ def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def experiment(schedule: str, epochs: int, **settings: object) -> Experiment:
-    base = tiny_experiment(epochs=epochs, keep_latest=1, keep_best=0, **settings)
+    base = tiny_experiment(epochs=epochs, keep_latest=1, keep_best=0, steps_per_dispatch=1, **settings)
     fields = SCHEDULES.get(schedule, {"schedule": schedule})
     return dataclasses.replace(base, optim=dataclasses.replace(base.optim, **fields))
 
@@ -44,7 +44,7 @@ def steps(workdir: Path) -> list[int]:
         return checkpoints.steps()
 
 
-@pytest.mark.parametrize(("schedule", "goes_on_from"), [("warmup_stable_decay", 10), ("step", 20)])
+@pytest.mark.parametrize(("schedule", "goes_on_from"), [("warmup_stable_decay", 11), ("step", 20)])
 def test_a_longer_run_is_the_one_that_was_this_long_from_the_start(tmp_path: Path, schedule: str, goes_on_from: int):
     short, longer = experiment(schedule, 4), experiment(schedule, 6)
     workdir, whole = tmp_path / "run", tmp_path / "whole"

@@ -1,5 +1,6 @@
 """metrics.jsonl over several starts, and what is printed without a terminal."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,29 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path):
     assert [line["step"] for line in read_metrics(path)] == [5]
     log(tmp_path, 5, [10])
     assert [line["step"] for line in read_metrics(path)] == [5, 10]
+
+
+def test_half_a_line_that_a_full_disk_left_is_replaced(tmp_path: Path):
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(5, 0.5, {"train/loss": 1.0})
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"step": 10, ' + 500 * b" ")
+    writer.write(10, 1.0, {"train/loss": 2.0})
+    assert writer.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 10]
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", "{", "[1]", '{"step": "1", "epoch": 0, "seconds": 0}', '{"step": 1}', "\0\0\0"]
+)
+def test_a_damaged_line_is_left_out(tmp_path: Path, damaged: str):
+    log(tmp_path, 0, [5, 10])
+    path = tmp_path / "metrics.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{damaged}\n{second}\n")
+    assert [line["step"] for line in read_metrics(path)] == [5, 10]
+    log(tmp_path, 10, [15])
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 10, 15]
 
 
 def test_tensorboard_gets_the_figures_too(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 
 from convnext_jax.config import DataConfig
@@ -57,7 +58,8 @@ def load(config: DataConfig) -> Dataset:
 
 def _on_disk(config: DataConfig) -> DataConfig:
     """Returns the settings with a folder on the disk: a copy if the data are in a bucket."""
-    if config.data_dir is None or not is_cloud(folder := to_path(config.data_dir)):
+    folder = to_path(config.data_dir or os.environ.get("TFDS_DATA_DIR") or ".")
+    if not is_cloud(folder):
         return config
     cache = user_cache_folder() / "buckets"
     with exclusive(cache / ".lock"):

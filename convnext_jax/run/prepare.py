@@ -29,6 +29,7 @@ from convnext_jax.precision import precision_of
 from convnext_jax.run.extend import check_start
 from convnext_jax.run.output import Output
 from convnext_jax.sharding import Sharding, abstract
+from convnext_jax.storage.cloud import local_path
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
@@ -170,8 +171,9 @@ def _prepare(
     check_without_data(experiment)
     before = check_start(workdir, experiment, may_extend=extend)
     begun = has_begun(workdir)
+    init_from = experiment.model.init_from
+    weights = None if init_from is None else local_path(init_from, "config.model.init_from=")
     lock = output.lock(resources)
-    weights = None if experiment.model.init_from is None else Path(experiment.model.init_from)
     if before is None:
         output.claim(experiment)
     dataset = data.load(experiment.data) if dataset is None else dataset

@@ -58,8 +58,8 @@ class Saver:
             except Exception as error:
                 if last:
                     raise SaveFailed(
-                        f"{self._message(error)}; make room and run the same command again, which goes on from"
-                        f" {self._latest()}"
+                        f"{self._message(error)}; make room and run the same command again, which goes on from step"
+                        f" {self._latest() or 0}"
                     ) from error
                 self._checkpoints.start_over()
             else:
@@ -93,7 +93,9 @@ class Saver:
         self._begun = None
         if not self._fails:
             log.warning(
-                "%s; the run goes on from memory, %s is kept, and the next save tries again", message, self._latest()
+                "%s; the run goes on, %s, and the next save tries again",
+                message,
+                f"the checkpoint of step {step} is kept" if (step := self._latest()) else "there is no checkpoint yet",
             )
         self._fails = True
 
@@ -104,12 +106,11 @@ class Saver:
         room = f", {free / 2**20:.0f} MiB are free" if free is not None else ""
         return f"step {step} cannot be saved in {workdir} ({_reason(error)}): {needed / 2**20:.0f} MiB are needed{room}"
 
-    def _latest(self) -> str:
+    def _latest(self) -> int | None:
         try:
-            step = self._checkpoints.latest_step()
+            return self._checkpoints.latest_step()
         except Exception:  # the folder is away
-            step = None
-        return f"the checkpoint of step {step}" if step else "the start"
+            return None
 
 
 def _reason(error: Exception) -> str:

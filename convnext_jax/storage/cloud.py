@@ -59,10 +59,10 @@ def to_path(text: str | Path) -> Path:
     return path
 
 
-def local_path(text: str) -> Path:
-    """Returns a path on the disk; raises UserError for one in a bucket."""
+def local_path(text: str, name: str = "") -> Path:
+    """Returns a path on the disk; raises UserError for one in a bucket. The message has the name before the path."""
     if _SCHEME.fullmatch(text):
-        raise UserError(f"{text}: this must be on the disk, not in a bucket")
+        raise UserError(f"{name}{text}: this must be on the disk, not in a bucket")
     return Path(text)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from convnext_jax.errors import UserError, first_line
 from convnext_jax.storage.arrays import MOST_BYTES, read_arrays
+from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 
 # Training scripts put the weights under one of these.
@@ -30,9 +31,9 @@ def main() -> None:
         "\nlayout of facebookresearch, timm or Hugging Face transformers, ResNet of torchvision or timm, ViT of timm."
         "\nReading .pth needs torch to be installed; .safetensors does not."
     )
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a .safetensors or .pth file")
+    parser.add_argument("weights", type=local_path, metavar="WEIGHTS", help="a .safetensors or .pth file")
     parser.add_argument("--model", required=True, metavar="NAME", help="which model it holds, such as convnext_tiny")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the folder to make")
+    parser.add_argument("--output", required=True, type=local_path, metavar="DIR", help="the folder to make")
     arguments = parser.parse_args()
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another --output")

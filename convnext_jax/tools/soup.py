@@ -3,9 +3,8 @@
 ``python -m convnext_jax.tools.soup --workdir runs/c100 --last 5``
 """
 
-from pathlib import Path
-
 from convnext_jax.errors import UserError
+from convnext_jax.storage.cloud import is_cloud, local_path, to_path
 from convnext_jax.tools import command_line
 
 
@@ -15,7 +14,7 @@ def main() -> None:
         "Averages the parameters of a run's last checkpoints, evaluates the mean on a whole split, and writes a folder"
         "\nof weights that config.model.init_from takes, with soup.json: the figures and the steps of the checkpoints."
     )
-    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the workdir of train.py")
+    parser.add_argument("--workdir", type=to_path, required=True, metavar="DIR", help="the workdir of train.py")
     parser.add_argument("--last", type=int, required=True, metavar="K", help="how many checkpoints, from the latest")
     parser.add_argument(
         "--split",
@@ -25,12 +24,14 @@ def main() -> None:
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are on this machine, if elsewhere")
     parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="the folder to make (default: soup_last_K in the workdir)"
+        "--output", type=local_path, metavar="DIR", help="the folder to make (default: soup_last_K in the workdir)"
     )
     arguments = parser.parse_args()
     for name, value, least in (("last", arguments.last, 2), ("batch_size", arguments.batch_size, 1)):
         if value < least:
             parser.error(f"--{name} {value}: must be at least {least}")
+    if arguments.output is None and is_cloud(arguments.workdir):
+        parser.error(f"--workdir {arguments.workdir} is in a bucket: give --output, a folder on the disk")
     output = arguments.output or arguments.workdir / f"soup_last_{arguments.last}"
     if output.exists():
         raise UserError(f"{output} exists already; choose another --output")

@@ -12,12 +12,12 @@ their rate over that of the fastest square matrix product measured on the same d
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent, known_extent
 from convnext_jax.errors import UserError, nearest
+from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="most steps of a call (default: as the training's)")
     parser.add_argument("--repeats", type=int, default=10, metavar="N", help="timed calls of each part (default: 10)")
     parser.add_argument("--backend", choices=BACKENDS, help="what it runs on (default: as JAX chooses)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="a JSON file to write")
+    parser.add_argument("--output", type=local_path, metavar="FILE", help="a JSON file to write")
     arguments, overrides = parser.parse_known_args()
     if arguments.image_size is not None:
         overrides.append(f"--config.run.image_sizes=({arguments.image_size},)")

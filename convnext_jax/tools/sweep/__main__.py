@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, UserError
+from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.sweep.points import read_points
 from convnext_jax.tools.sweep.results import results_table, write_results
@@ -28,9 +29,12 @@ def main() -> None:
         "Any field can be set for all points: --config.section.field=value. Exit status: 0 done, 2 usage error,\n"
         "1 no point came to its end, 75 stopped by a signal with the state saved: run the same command again.",
     )
-    parser.add_argument("sweep", type=Path, metavar="FILE", help="the sweep, such as sweeps/digits_lr.py")
+    parser.add_argument("sweep", type=local_path, metavar="FILE", help="the sweep, such as sweeps/digits_lr.py")
     parser.add_argument(
-        "--workdir", type=Path, metavar="DIR", help="where a folder is made for each point (default: runs/<sweep>)"
+        "--workdir",
+        type=local_path,
+        metavar="DIR",
+        help="where a folder is made for each point (default: runs/<sweep>)",
     )
     arguments, overrides = parser.parse_known_args()
     workdir = arguments.workdir or Path("runs") / arguments.sweep.stem
