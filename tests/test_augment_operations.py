@@ -156,6 +156,12 @@ def test_it_is_pillows_on_gray_images(operation: Operation):
     assert (difference > 0).mean() < (0.03 if operation in GEOMETRIC else 0.005)
 
 
+def assert_same_pixels(found: np.ndarray, expected: np.ndarray) -> None:
+    """Images of another number of channels are computed by another program, which may round a half the other way."""
+    difference = np.abs(found.astype(np.int32) - expected)
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_an_alpha_channel_goes_along_and_changes_no_color(apply: Callable[..., jax.Array], channels: int):
     images = with_channels(photographs()[[2] * len(Operation)], channels)
@@ -167,10 +173,10 @@ def test_an_alpha_channel_goes_along_and_changes_no_color(apply: Callable[..., j
         for kept in (channels, channels - 1)
     )
     assert found.shape == images.shape and found.dtype == np.uint8
-    np.testing.assert_array_equal(found[..., :-1], colors)
+    assert_same_pixels(found[..., :-1], colors)
     # What moves pixels moves the alpha with them; what changes colors leaves it alone.
     alpha = np.asarray(apply(jnp.asarray(images[..., -1:]), operations, values, jnp.asarray(fill[-1:])))
-    np.testing.assert_array_equal(found[GEOMETRIC, ..., -1], alpha[GEOMETRIC, ..., 0])
+    assert_same_pixels(found[GEOMETRIC, ..., -1], alpha[GEOMETRIC, ..., 0])
     color = [operation for operation in Operation if operation not in GEOMETRIC]
     np.testing.assert_array_equal(found[color, ..., -1], images[color, ..., -1])
 
