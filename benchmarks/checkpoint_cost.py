@@ -25,7 +25,8 @@ from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.storage.files import write_json
 from convnext_jax.tools import command_line
 from convnext_jax.train.compiler import StepCompiler
-from convnext_jax.workdir.checkpoints import ITEMS, Checkpoints, set_damaged_aside
+from convnext_jax.workdir.checkpoint_folder import ITEMS, set_damaged_aside
+from convnext_jax.workdir.checkpoints import Checkpoints
 
 STEPS = 5  # of a call
 

@@ -19,11 +19,13 @@ from networks import RESNET
 from tiny import tiny_dataset, tiny_experiment
 
 from convnext_jax.config import Experiment, RunConfig
-from convnext_jax.run.loop import Diverged, Stopped, train
+from convnext_jax.run.loop import Stopped, train
 from convnext_jax.run.prepare import make_plan, prepare
+from convnext_jax.run.reporter import Diverged
 from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.train.compiler import StepCompiler
-from convnext_jax.workdir.checkpoints import BestMetric, Checkpoints
+from convnext_jax.workdir.best_metric import BestMetric
+from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.metrics_log import read_metrics
 
 DATASET = tiny_dataset()

@@ -12,7 +12,7 @@ from test_run_loop import DATASET, last_params, without_clocks
 from tiny import tiny_experiment
 
 from convnext_jax.errors import UserError
-from convnext_jax.run.loop import Diverged
+from convnext_jax.run.reporter import Diverged
 from convnext_jax.run.rollback import train_to_the_end
 from convnext_jax.sharding import make_mesh
 from convnext_jax.train.compiler import StepCompiler

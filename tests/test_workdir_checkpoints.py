@@ -15,7 +15,9 @@ from convnext_jax.errors import UserError
 from convnext_jax.sharding import Sharding, abstract, make_mesh
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.train.state import init_state
-from convnext_jax.workdir.checkpoints import ITEMS, BestMetric, Checkpoints, best_metric
+from convnext_jax.workdir.best_metric import BestMetric, best_metric
+from convnext_jax.workdir.checkpoint_folder import ITEMS
+from convnext_jax.workdir.checkpoints import Checkpoints
 
 OPTIMIZER = optax.adam(0.1)
 

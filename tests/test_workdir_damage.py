@@ -12,7 +12,8 @@ from tiny import tiny_dataset, tiny_experiment
 
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.offline import evaluate_workdir
-from convnext_jax.workdir.checkpoints import Checkpoints, set_damaged_aside
+from convnext_jax.workdir.checkpoint_folder import set_damaged_aside
+from convnext_jax.workdir.checkpoints import Checkpoints
 
 
 def flip(path: Path) -> None:

@@ -19,7 +19,8 @@ from convnext_jax.precision import Precision, precision_of
 from convnext_jax.sharding import Sharding, abstract, make_mesh
 from convnext_jax.storage.files import write_json
 from convnext_jax.tasks.classification import Classification
-from convnext_jax.workdir.checkpoints import Checkpoints, best_metric
+from convnext_jax.workdir.best_metric import best_metric
+from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import read_experiment, seed_runs
 from convnext_jax.workdir.dataset_record import DatasetRecord
 

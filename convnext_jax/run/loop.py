@@ -1,9 +1,7 @@
 """The training loop: the one place that reads clocks and decides when to evaluate, to save and to stop."""
 
-import dataclasses
 import math
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,35 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.batches.order import call_length
-from convnext_jax.errors import Failure, writing
-from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models.parameters import count_parameters
 from convnext_jax.run.prepare import Run
+from convnext_jax.run.reporter import Reporter
 from convnext_jax.run.saving import SaveFailed, Saver
 from convnext_jax.run.signals import NOTHING_NEW, StopSignals
-from convnext_jax.storage.files import write_json
-from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import MOST_STEPS, Metrics
-from convnext_jax.workdir.checkpoints import best_metric
-from convnext_jax.workdir.metrics_log import figure_name, read_metrics
-
-
-class Diverged(Failure):
-    """The loss is no longer a number.
-
-    Attributes:
-      reason: what is not finite, at which step and learning rate.
-      step: the step.
-      kept: the step of the latest checkpoint, 0 if there is none.
-    """
-
-    def __init__(self, reason: str, step: int, kept: int) -> None:
-        self.reason, self.step, self.kept = reason, step, kept
-        super().__init__(
-            f"{reason}; {f'the checkpoint of step {kept} is kept' if kept else 'there is no checkpoint yet'};"
-            " lower config.optim.learning_rate, set config.optim.clip_norm or config.run.on_divergence=rollback;"
-            f" python -m convnext_jax.tools.replay --step {step} shows what the step was given"
-        )
+from convnext_jax.run.summary import write_summary
+from convnext_jax.train.step import MOST_STEPS
 
 
 class Stopped(Exception):
@@ -74,7 +50,7 @@ def train(run: Run) -> dict[str, Any]:
                 meanwhile = f", {later} more image size{'s' * (later > 1)} while it trains" if later else ""
                 run.output.say(f"compiled in {time.monotonic() - started:.0f} s{meanwhile}")
             _Training(run, signals).go_on_to_the_end()
-    return _finish(run, parameters) if run.output.lead else {}
+    return write_summary(run, parameters) if run.output.lead else {}
 
 
 def _compiled_first(sizes: list[int | None]) -> list[int | None]:
@@ -98,7 +74,7 @@ class _Training:
     """A run between two calls to the device: the step that it has come to, and its state after that."""
 
     def __init__(self, run: Run, signals: StopSignals) -> None:
-        self._run, self._signals, self._reporter = run, signals, _Reporter(run)
+        self._run, self._signals, self._reporter = run, signals, Reporter(run)
         self._saver = Saver(run.checkpoints, run.output)
         self._step, self._state = run.first_step, run.state
         settings = run.plan.experiment.run
@@ -207,126 +183,3 @@ class _Interval:
 
 def _on_device(number: int, run: Run) -> jax.Array:
     return jax.device_put(np.int32(number), run.plan.spec.sharding.replicated)
-
-
-class _Reporter:
-    """Reads figures from the device, checks that they are numbers, and passes them on."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._pending: tuple[int, int, Metrics] | None = None
-        self._clock = 0.0
-
-    def restart_clock(self) -> None:
-        """Leaves out of the throughput what came since the last report: compilation, evaluation, saving."""
-        self._clock = time.monotonic()
-
-    def report_later(self, step: int, num_steps: int, metrics: Metrics) -> None:
-        """Reports the call before this one, and keeps this one."""
-        self.catch_up()
-        self._pending = (step, num_steps, metrics)
-
-    def catch_up(self) -> None:
-        """Waits for the kept call and reports it."""
-        if self._pending is None:
-            return
-        (step, num_steps, metrics), self._pending = self._pending, None
-        values = {name: array[:num_steps] for name, array in jax.device_get(metrics).items()}
-        now = time.monotonic()
-        self._check_finite(step, values)
-        images = num_steps * self._run.plan.experiment.run.batch_size
-        lr, grad_norm = values.pop("lr"), values.pop("grad_norm")
-        figures = {f"train/{name}": float(np.mean(array, dtype=np.float64)) for name, array in values.items()}
-        figures["train/lr"] = float(lr[-1])
-        figures["train/grad_norm"] = float(np.mean(grad_norm, dtype=np.float64))
-        figures["train/images_per_second"] = images / (now - self._clock)
-        self._run.output.figures(step, figures)
-        self._clock = now
-
-    def evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        """Evaluates a state, and its average if it keeps one, on the whole evaluated split, and reports both."""
-        plan, reported = self._run.plan, {}
-        weights = {"": (state.params, state.batch_stats), "ema/": (state.ema, state.ema_batch_stats)}
-        for prefix, (params, batch_stats) in weights.items():
-            if not params:
-                continue
-            figures = evaluate_split(
-                plan.spec.definition,
-                params,
-                batch_stats,
-                self._run.evaluated,
-                task=plan.spec.task,
-                normalization=plan.record.normalization,
-                batch_size=plan.experiment.run.eval_batch_size,
-                sharding=plan.spec.sharding,
-                image_size=plan.experiment.run.evaluation_size,
-            )
-            if not math.isfinite(figures["loss"]):
-                lr = float(np.asarray(plan.spec.schedule(step - 1)))
-                what = f"the {figure_name(plan.split, prefix + 'loss').replace('/', ' ')}"
-                self._diverged(step, what, figures["loss"], lr)
-            reported |= {
-                figure_name(plan.split, prefix + name): figures[name] for name in sorted(plan.spec.task.metrics)
-            }
-        self._run.output.figures(step, reported)
-        return reported
-
-    def _check_finite(self, last_step: int, values: Mapping[str, np.ndarray]) -> None:
-        loss, grad_norm = values["loss"], values["grad_norm"]
-        finite = np.isfinite(loss) & np.isfinite(grad_norm)
-        if finite.all():
-            return
-        first = int(np.argmin(finite))
-        step = last_step - len(finite) + first + 1
-        what, value = ("the gradient norm", grad_norm) if np.isfinite(loss[first]) else ("the loss", loss)
-        self._diverged(step, what, float(value[first]), float(values["lr"][first]))
-
-    def _diverged(self, step: int, what: str, value: float, lr: float) -> None:
-        checkpoints = self._run.checkpoints
-        checkpoints.wait()
-        if step in checkpoints.steps():  # saved while its evaluation was interrupted
-            checkpoints.delete(step)
-        raise Diverged(
-            f"{what} is {value} at step {step}, learning rate {lr:.3g}", step, checkpoints.latest_step() or 0
-        )
-
-
-def _finish(run: Run, parameters: int) -> dict[str, Any]:
-    """Writes ``summary.json`` and ``curves.png`` from what was logged."""
-    # Plotting is slow to import, and only needed here.
-    from convnext_jax.report.curves import plot_curves
-
-    workdir, plan = run.output.workdir, run.plan
-    lines = read_metrics(workdir / "metrics.jsonl")
-    main = figure_name(plan.split, next(iter(plan.spec.task.metrics)))
-    evaluations = [line for line in lines if main in line] or [_saved_evaluation(run)]
-    speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
-    names = [name for name in evaluations[-1] if name in ("step", "epoch") or name.startswith(plan.split)]
-    best = max(evaluations, key=best_metric(plan.experiment, plan.spec.task).score)
-    summary = {
-        "split": plan.split,
-        "final": {name: evaluations[-1][name] for name in names},
-        "best": {name: best[name] for name in names},
-        "parameters": parameters,
-        "train_examples": plan.spec.source.num_examples,
-        f"{plan.split}_examples": plan.evaluated.num_examples,
-        "seconds": lines[-1]["seconds"] if lines else 0.0,
-        "images_per_second_median": float(np.median(speeds)) if speeds else None,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-    }
-    if plan.rollbacks:
-        summary["rollbacks"] = [dataclasses.asdict(rollback) for rollback in plan.rollbacks]
-    model, data = plan.experiment.model.name, plan.experiment.data.name
-    title = f"{model} on {data}: {plan.split} top-1 {summary['final'][main]:.2%}"
-    with writing(workdir, "--workdir"):
-        write_json(workdir / "summary.json", summary)
-        if lines:
-            plot_curves(lines, workdir / "curves.png", title, plan.split)
-    return summary
-
-
-def _saved_evaluation(run: Run) -> dict[str, float]:
-    """Returns the last evaluation as its checkpoint has it, for a run that has lost its log."""
-    step = run.plan.total_steps
-    epoch = float(run.plan.experiment.run.epochs)
-    return {"step": step, "epoch": epoch, **run.checkpoints.metrics(step)}

@@ -14,7 +14,7 @@ from convnext_jax.errors import writing
 from convnext_jax.run.environment import describe_environment
 from convnext_jax.run.extend import extend
 from convnext_jax.storage.files import write_json
-from convnext_jax.workdir.checkpoints import set_damaged_aside
+from convnext_jax.workdir.checkpoint_folder import set_damaged_aside
 from convnext_jax.workdir.claim import write_claim
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock

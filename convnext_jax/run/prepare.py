@@ -34,7 +34,9 @@ from convnext_jax.tasks.classification import Classification
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import StepSpec
-from convnext_jax.workdir.checkpoints import ITEMS, Checkpoints, best_metric
+from convnext_jax.workdir.best_metric import best_metric
+from convnext_jax.workdir.checkpoint_folder import ITEMS
+from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import has_begun
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock

@@ -7,9 +7,10 @@ from jax.sharding import Mesh
 
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
-from convnext_jax.run.loop import Diverged, train
+from convnext_jax.run.loop import train
 from convnext_jax.run.output import Output
 from convnext_jax.run.prepare import prepare
+from convnext_jax.run.reporter import Diverged
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.workdir.rollbacks import Rollback, read_rollbacks
 

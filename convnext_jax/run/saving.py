@@ -11,7 +11,8 @@ from convnext_jax.errors import Failure, first_line
 from convnext_jax.run.output import Output
 from convnext_jax.storage.cloud import free_bytes
 from convnext_jax.train.state import TrainState
-from convnext_jax.workdir.checkpoints import ITEMS, Checkpoints
+from convnext_jax.workdir.checkpoint_folder import ITEMS
+from convnext_jax.workdir.checkpoints import Checkpoints
 
 log = logging.getLogger(__name__)
 

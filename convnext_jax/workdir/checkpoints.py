@@ -5,9 +5,7 @@ A checkpoint holds named items, each a tree of arrays: ``params``, ``opt_state``
 """
 
 import contextlib
-import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,115 +15,14 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from convnext_jax.config import Experiment
-from convnext_jax.errors import UserError, first_line
-from convnext_jax.storage.checksums import damage, has_checksums, write_checksums
-from convnext_jax.storage.cloud import is_cloud, move
-from convnext_jax.storage.files import parse_json, write_json
-from convnext_jax.tasks.interface import Task
-from convnext_jax.workdir.metrics_log import figure_name
+from convnext_jax.errors import UserError
+from convnext_jax.storage.checksums import has_checksums, write_checksums
+from convnext_jax.storage.cloud import is_cloud
+from convnext_jax.storage.files import write_json
+from convnext_jax.workdir.best_metric import BestMetric
+from convnext_jax.workdir.checkpoint_folder import FORMER_NAMES, ITEMS, METRICS, WRITTEN_LATER, damage_of
 
-ITEMS = ("params", "opt_state", "batch_stats", "ema", "ema_batch_stats")
-_FORMER_NAMES = {"batch_stats": "statistics"}  # as version 0.1 called them
-_ORBAX_METADATA = "_CHECKPOINT_METADATA"  # Orbax writes the time into it once more at the very end
-_COMMITTED = "commit_success.txt"  # Orbax writes it last in a bucket
-_WRITTEN_LATER = (_ORBAX_METADATA, _COMMITTED)
-_METRICS = "metrics"  # Orbax's name for the folder and for the file in it
-_SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
-
-
-@dataclasses.dataclass(frozen=True)
-class BestMetric:
-    """The figure that says which checkpoint is the best.
-
-    Attributes:
-      name: of the figure without its split, such as ``top1``, or ``ema/top1`` for the moving average's.
-      higher_is_better: whether it is.
-    """
-
-    name: str
-    higher_is_better: bool
-
-    def score(self, figures: Mapping[str, float]) -> float:
-        """Returns a number that is higher the better the figures are, minus infinity if they lack the metric."""
-        for split in _SPLITS:
-            if (value := figures.get(figure_name(split, self.name))) is not None:
-                return value if self.higher_is_better else -value
-        return -math.inf
-
-
-def best_metric(experiment: Experiment, task: Task) -> BestMetric:
-    """Returns the figure that an experiment's checkpoints are chosen by.
-
-    Raises:
-      UserError: the configuration names one that the task does not have, or that of a moving average that is not kept.
-    """
-    name = experiment.run.best_metric
-    keeps_ema = experiment.optim.ema_decay > 0
-    if name == "auto":
-        name = f"ema/{next(iter(task.metrics))}" if keeps_ema else next(iter(task.metrics))
-    average, _, metric = name.rpartition("/")
-    if metric not in task.metrics or average not in ("", "ema"):
-        allowed = ", ".join(("auto", *task.metrics, *(f"ema/{each}" for each in task.metrics)))
-        raise UserError(f"config.run.best_metric={name!r}: unknown; allowed: {allowed}")
-    if average and not keeps_ema:
-        raise UserError(f"config.run.best_metric={name!r} needs a moving average; set config.optim.ema_decay")
-    return BestMetric(name, task.metrics[metric])
-
-
-def set_damaged_aside(directory: Path) -> list[str]:
-    """Moves checkpoints aside that are damaged and later than the latest that is not.
-
-    Args:
-      directory: where the checkpoints are. The damaged ones go into ``damaged_checkpoints`` beside it.
-
-    Returns:
-      A sentence for each that was moved, and one if the latest cannot be verified.
-    """
-    notes = []
-    folders = [path for path in directory.glob("*") if path.name.isdecimal() and _is_complete(path)]
-    for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
-        verified = has_checksums(folder)
-        reason = _damage(folder) if verified else _unreadable(folder)
-        if reason is None:
-            if not verified:
-                notes.append(f"the checkpoint of step {folder.name} has no checksums; it can be read, but not verified")
-            break
-        aside = directory.with_name("damaged_checkpoints") / folder.name
-        while aside.exists():
-            aside = aside.with_name(f"{aside.name}_again")
-        move(folder, aside)
-        notes.append(f"the checkpoint of step {folder.name} is damaged ({reason}); it was moved to {aside}")
-    return notes
-
-
-def _is_complete(folder: Path) -> bool:
-    # Nothing in a bucket can be renamed.
-    return (folder / _COMMITTED).exists() if is_cloud(folder) else folder.is_dir()
-
-
-def _damage(folder: Path) -> str | None:
-    """Returns what is wrong with a checkpoint, None if nothing is or if it has no checksums."""
-    try:
-        if has_checksums(folder):
-            parse_json((folder / _ORBAX_METADATA).read_bytes())
-    except (OSError, ValueError):
-        return f"{_ORBAX_METADATA} is missing or damaged"
-    return damage(folder)
-
-
-def _unreadable(folder: Path) -> str | None:
-    """Returns why a checkpoint without checksums cannot be read as a whole, None if it can."""
-    items = [folder / name for name in (*ITEMS, *_FORMER_NAMES.values()) if (folder / name).is_dir()]
-    if not {"params", "opt_state"} <= {item.name for item in items}:
-        return "it lacks the parameters or the state of the optimizer"
-    for item in items:
-        try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.restore(item)
-        except Exception as error:  # whatever Orbax and TensorStore raise for what they cannot read
-            return f"{item.name}: {first_line(error)}"
-    return None
+_TOP1 = BestMetric("top1", True)
 
 
 class _LatestEvaluated(policies.PreservationPolicy):
@@ -173,7 +70,7 @@ class Checkpoints:
         keep_latest: int = 1,
         keep_best: int = 0,
         keep_before: int | None = None,
-        best: BestMetric = BestMetric("top1", True),
+        best: BestMetric = _TOP1,
         read_only: bool = False,
     ) -> None:
         self._best = best
@@ -202,7 +99,7 @@ class Checkpoints:
         self._open = functools.partial(
             ocp.CheckpointManager,
             self._directory,
-            item_names=(*ITEMS, *_FORMER_NAMES.values()),
+            item_names=(*ITEMS, *FORMER_NAMES.values()),
             options=options,
         )
         self._manager = self._open()
@@ -234,10 +131,10 @@ class Checkpoints:
         self._manager.wait_until_finished()
         folder = self._directory / str(step)
         verified = has_checksums(folder)
-        (folder / _METRICS).mkdir(exist_ok=True)
-        write_json(folder / _METRICS / _METRICS, metrics)
+        (folder / METRICS).mkdir(exist_ok=True)
+        write_json(folder / METRICS / METRICS, metrics)
         if verified:  # a file that has no checksum yet does no harm, if this is as far as it gets
-            write_checksums(folder, leave_out=_WRITTEN_LATER)
+            write_checksums(folder, leave_out=WRITTEN_LATER)
         self._manager.reload()
 
     def _add_checksums(self) -> None:
@@ -246,7 +143,7 @@ class Checkpoints:
         else:
             folders = self._directory.glob("*.orbax-checkpoint-tmp*")
         for folder in folders:
-            write_checksums(folder, leave_out=_WRITTEN_LATER)
+            write_checksums(folder, leave_out=WRITTEN_LATER)
 
     def start_over(self) -> None:
         """Begins anew after a save that failed: forgets it, and removes what it left."""
@@ -295,8 +192,8 @@ class Checkpoints:
 
     def verify(self, step: int) -> None:
         """Raises UserError if a checkpoint is damaged. The message lists those that are not."""
-        if reason := _damage(self._directory / str(step)):
-            good = [each for each in self.steps() if each != step and not _damage(self._directory / str(each))]
+        if reason := damage_of(self._directory / str(step)):
+            good = [each for each in self.steps() if each != step and not damage_of(self._directory / str(each))]
             remedy = f"choose another: {', '.join(map(str, good))}" if good else "and there is no other"
             raise UserError(f"{self._directory}: the checkpoint of step {step} is damaged ({reason}); {remedy}")
 
@@ -308,7 +205,7 @@ class Checkpoints:
           like: by name, trees of shapes, dtypes and shardings. Empty items are returned as they are.
         """
         folder = self._directory / str(step)
-        names = {name: name if (folder / name).exists() else _FORMER_NAMES.get(name, name) for name in like}
+        names = {name: name if (folder / name).exists() else FORMER_NAMES.get(name, name) for name in like}
         arguments = {
             names[name]: ocp.args.StandardRestore(item) for name, item in like.items() if jax.tree.leaves(item)
         }

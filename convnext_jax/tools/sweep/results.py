@@ -13,7 +13,7 @@ from convnext_jax.report.tables import markdown_table
 from convnext_jax.storage.files import write_json, write_text
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools.sweep.points import Point, in_words
-from convnext_jax.workdir.checkpoints import best_metric
+from convnext_jax.workdir.best_metric import best_metric
 from convnext_jax.workdir.claim import seed_runs
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
 
