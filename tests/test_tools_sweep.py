@@ -59,7 +59,7 @@ def test_values_that_differ_are_listed_for_every_point(tmp_path: Path):
     ("points", "overrides", "message"),
     [
         ('[{}, {"optim.lr": 1e-3}]', (), r"sweep\.py, point 2: config\.optim\.lr: there is no such field"),
-        ('[{"model.name": "convnext_big"}]', (), r"point 1: unknown model 'convnext_big'"),
+        ('[{"model.name": "convnext_big"}]', (), r"point 1: config\.model\.name: unknown model 'convnext_big'"),
         ('[{"run.batch_size": 0}]', (), r"point 1: config\.run\.batch_size=0: must be in"),
         ("[{}]", ("--config.data.validation_fraction=0",), r"judged on a validation split, never .*fraction=0\.1"),
         ('[{"run.seed": 1}, {}, {"run.seed": 1}]', (), r"points 1 and 3 are the same configuration"),
@@ -150,7 +150,7 @@ def test_the_curves_are_of_what_each_point_is_judged_by(tmp_path: Path, monkeypa
     outcomes[1] = dataclasses.replace(outcomes[1], point=dataclasses.replace(outcomes[1].point, experiment=of_average))
     for seed in (0, 1):
         (points[0].workdir / f"seed_{seed}").mkdir()
-        line = json.dumps({"step": 5, "epoch": 1.0, **figures(0.25 + seed / 4)})
+        line = json.dumps({"step": 5, "epoch": 1.0, "seconds": 1.0, **figures(0.25 + seed / 4)})
         (points[0].workdir / f"seed_{seed}" / "metrics.jsonl").write_text(line + "\n")
     write_results(outcomes, "a sweep", tmp_path)
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,12 +25,12 @@ class Diverged(Failure):
       kept: the step of the latest checkpoint, 0 if there is none.
     """
 
-    def __init__(self, reason: str, step: int, kept: int) -> None:
+    def __init__(self, reason: str, step: int, kept: int, workdir: Path) -> None:
         self.reason, self.step, self.kept = reason, step, kept
         super().__init__(
             f"{reason}; {f'the checkpoint of step {kept} is kept' if kept else 'there is no checkpoint yet'};"
             " lower config.optim.learning_rate, set config.optim.clip_norm or config.run.on_divergence=rollback;"
-            f" python -m convnext_jax.tools.replay --step {step} shows what the step was given"
+            f" python -m convnext_jax.tools.replay --workdir {workdir} --step {step} shows what the step was given"
         )
 
 
@@ -111,5 +112,8 @@ class Reporter:
         if step in checkpoints.steps():  # saved while its evaluation was interrupted
             checkpoints.delete(step)
         raise Diverged(
-            f"{what} is {value} at step {step}, learning rate {lr:.3g}", step, checkpoints.latest_step() or 0
+            f"{what} is {value} at step {step}, learning rate {lr:.3g}",
+            step,
+            checkpoints.latest_step() or 0,
+            self._run.output.workdir,
         )
