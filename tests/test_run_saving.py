@@ -1,5 +1,6 @@
 """What a full disk and a vanished folder cost: a warning, and no more than the state that cannot be kept."""
 
+import dataclasses
 import logging
 import re
 import shutil
@@ -7,12 +8,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 from test_run_loop import Watched, run, shared_compiler, without_clocks
 from tiny import tiny_experiment
 
 from convnext_jax.run import saving
+from convnext_jax.run.reporter import Diverged
 from convnext_jax.run.saving import SaveFailed
 from convnext_jax.workdir.checkpoints import Checkpoints
 
@@ -151,3 +156,22 @@ def test_a_finished_run_that_lost_its_log_still_has_its_figures(tmp_path: Path, 
     expected = run(EXPERIMENT, workdir)["final"]
     (workdir / "metrics.jsonl").unlink()
     assert run(EXPERIMENT, workdir)["final"] == pytest.approx(expected)
+
+
+def test_a_divergence_after_a_save_that_failed_is_said_as_ever(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(saving, "free_bytes", lambda folder: None)  # as under a quota
+
+    def diverge(state: Any) -> Any:
+        broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state.params)
+        return dataclasses.replace(state, params=broken) if int(state.step) == 10 else state
+
+    compiler = Watched(
+        before=lambda step: fill(small_disk) if step == 5 else None,
+        after=diverge,
+        compiler=shared_compiler(EXPERIMENT),
+    )
+    with pytest.raises(Diverged, match="the test loss is nan at step 10, .*there is no checkpoint yet"):
+        run(EXPERIMENT, small_disk / "run", compiler)
+    assert len(warnings_of(caplog, "step 5 cannot be saved")) == 1

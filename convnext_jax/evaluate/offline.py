@@ -50,12 +50,10 @@ class SavedRun:
     @classmethod
     def open(cls, workdir: Path, *, data_dir: str | None, dtype: str | None) -> "SavedRun":
         """Opens a workdir of one seed; see :func:`evaluate_workdir` for the arguments and the errors."""
-        experiment = read_experiment(workdir)
+        experiment = read_experiment(workdir, data_dir=data_dir)
         record = DatasetRecord.read(workdir)
         if not (workdir / "checkpoints").is_dir():
             raise UserError(f"{workdir} has no checkpoints yet")
-        if data_dir is not None:
-            experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
         task = Classification(len(record.class_names))
         precision = precision_of(dtype or experiment.model.dtype)
         model = abstract_model(

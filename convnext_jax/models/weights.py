@@ -54,8 +54,12 @@ class ModelFolder:
     source: str
     verified: bool = dataclasses.field(default=True, compare=False)
 
-    def write(self, directory: Path) -> None:
+    def write(self, directory: Path, *, beside: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Writes the folder, whole or not at all, with the checksums of its files.
+
+        Args:
+          directory: the folder to make.
+          beside: the content of other JSON files in it, by name.
 
         Raises:
           UserError: it exists already, or cannot be written.
@@ -67,6 +71,8 @@ class ModelFolder:
         with writing(directory, "--output"), new_folder(directory) as folder:
             save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
             write_json(folder / _CARD, {"format": 2, **card})
+            for name, content in (beside or {}).items():
+                write_json(folder / name, content)
             write_checksums(folder)
 
     @classmethod

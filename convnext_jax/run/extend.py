@@ -11,6 +11,7 @@ from convnext_jax.errors import UserError, writing
 from convnext_jax.optim.schedules import make_schedule
 from convnext_jax.storage.cloud import move
 from convnext_jax.storage.files import write_bytes
+from convnext_jax.workdir.checkpoint_folder import saved_steps
 from convnext_jax.workdir.claim import check_claim, has_begun, identity, read_experiment
 
 # What may differ between a run and its extension.
@@ -27,8 +28,8 @@ def check_start(workdir: Path, experiment: Experiment, *, may_extend: bool) -> E
     Raises:
       UserError: the workdir belongs to another configuration, which is not this one with fewer epochs.
     """
-    before = read_experiment(workdir) if may_extend and has_begun(workdir) else experiment
-    if identity(before) == identity(experiment):
+    before = read_experiment(workdir) if may_extend and has_begun(workdir) else None
+    if before is None or identity(before) == identity(experiment):
         check_claim(workdir, experiment)
         return None
     check_claim(workdir, experiment, may_differ=_MAY_DIFFER)
@@ -65,10 +66,10 @@ def extend(workdir: Path, before: Experiment, after: Experiment, steps_per_epoch
     total = before.run.epochs * steps_per_epoch
     common = _common_steps(before, after, steps_per_epoch)
     folder = workdir / "checkpoints"
-    steps = sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True)
-    usable = next((step for step in steps if step <= common), None)
+    steps = saved_steps(folder)
+    usable = max((step for step in steps if step <= common), default=None)
     if usable is None and steps:
-        kept = f", of which no checkpoint was kept (the earliest is of step {steps[-1]})" if common else ""
+        kept = f", of which no checkpoint was kept (the earliest is of step {steps[0]})" if common else ""
         raise UserError(
             f"--extend: with config.optim.schedule={before.optim.schedule} a run of {after.run.epochs} epochs has the"
             f" learning rates of one of {before.run.epochs} in its first {common} of {total} steps alone{kept};"
@@ -82,7 +83,7 @@ def extend(workdir: Path, before: Experiment, after: Experiment, steps_per_epoch
             for name in _COPIED:
                 if (workdir / name).exists():
                     write_bytes(aside / name, (workdir / name).read_bytes())
-        for step in later:
+        for step in reversed(later):  # the run goes on from the latest that is left, if it is killed here
             move(folder / str(step), aside / "checkpoints" / str(step))
     moved = f"; what came after it is in {aside}" if later else ""
     return f"extending the run from {before.run.epochs} to {after.run.epochs} epochs, from step {usable or 0}{moved}"

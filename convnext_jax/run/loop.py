@@ -74,8 +74,9 @@ class _Training:
     """A run between two calls to the device: the step that it has come to, and its state after that."""
 
     def __init__(self, run: Run, signals: StopSignals) -> None:
-        self._run, self._signals, self._reporter = run, signals, Reporter(run)
+        self._run, self._signals = run, signals
         self._saver = Saver(run.checkpoints, run.output)
+        self._reporter = Reporter(run, self._saver)
         self._step, self._state = run.first_step, run.state
         settings = run.plan.experiment.run
         self._most_steps = min(settings.steps_per_dispatch, MOST_STEPS)

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -67,6 +67,12 @@ class Output:
         for note in set_damaged_aside(self.workdir / "checkpoints") if self.lead else ():
             self.say(note)
 
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        """Turns an error of the system inside into a UserError that names a file of the workdir."""
+        with writing(self.workdir / name, "--workdir"):
+            yield self.workdir / name
+
     def extend(self, before: Experiment, after: Experiment, steps_per_epoch: int) -> None:
         """Makes the run longer; see `convnext_jax.run.extend.extend`."""
         if self.lead:
@@ -76,26 +82,25 @@ class Output:
     def record(self, record: DatasetRecord) -> None:
         """Writes ``dataset.json``, with which the run has begun."""
         if self.lead:
-            with writing(self.workdir / "dataset.json", "--workdir"):
+            with self._writing("dataset.json"):
                 record.write(self.workdir)
 
     def record_rollbacks(self, rollbacks: Sequence[Rollback]) -> None:
         """Writes ``rollbacks.json``."""
         if self.lead:
-            with writing(self.workdir / "rollbacks.json", "--workdir"):
+            with self._writing("rollbacks.json"):
                 write_rollbacks(self.workdir, rollbacks)
 
     def begin(self, first_step: int) -> None:
         """Writes ``environment.json``: what this start of the run runs on."""
         if self.lead:
-            path = self.workdir / "environment.json"
-            with writing(path, "--workdir"):
+            with self._writing("environment.json") as path:
                 write_json(path, describe_environment() | {"first_step": first_step})
 
     def open_log(self, first_step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Opens the log of figures and shows the progress, from the step that this start goes on from."""
         if self.lead:
-            with writing(self.workdir / "metrics.jsonl", "--workdir"):
+            with self._writing("metrics.jsonl"):
                 writer = MetricsWriter(self.workdir, first_step)
             self._log = writer, Progress(total_steps, first_step, steps_per_epoch), steps_per_epoch
 

@@ -14,11 +14,11 @@ from convnext_jax import data
 from convnext_jax.batches.order import call_length
 from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
-from convnext_jax.models.parameters import merge_model
+from convnext_jax.models.parameters import flat, merge_model
 from convnext_jax.run.prepare import RunPlan, check_same_data, initial_state, make_plan, put_data, restore_state
 from convnext_jax.sharding import Sharding
 from convnext_jax.train.compiler import StepCompiler
-from convnext_jax.train.gradients import accumulated_gradient
+from convnext_jax.train.gradients import accumulated_gradient, gradient_norm
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import MOST_STEPS, StepSpec, prepare_inputs
 from convnext_jax.workdir.checkpoints import Checkpoints
@@ -65,9 +65,7 @@ def replay(
     Raises:
       UserError: no workdir, no such step, data that are others now.
     """
-    experiment = read_experiment(workdir)
-    if data_dir is not None:
-        experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
+    experiment = read_experiment(workdir, data_dir=data_dir)
     dataset = data.load(experiment.data)
     check_same_data(workdir, DatasetRecord.of(dataset))
     rollbacks = read_rollbacks(workdir)
@@ -116,9 +114,8 @@ def _advance(
     size = plan.image_size_at(done)
     compiler.begin([size], plan.spec, plan.state)
     count = min(call_length(done, plan.steps_per_epoch, MOST_STEPS), until - done)
-    same_size = next((n for n in range(1, count) if plan.image_size_at(done + n) != size), count)
-    number = jax.device_put(np.int32(same_size), plan.spec.sharding.replicated)
-    return compiler.wait_for(size)(state, source.feed(done, same_size), number, seed)[0]
+    number = jax.device_put(np.int32(count), plan.spec.sharding.replicated)
+    return compiler.wait_for(size)(state, source.feed(done, count), number, seed)[0]
 
 
 def _look(spec: StepSpec, state: TrainState, feed: Any, seed: jax.Array) -> tuple[Any, ...]:
@@ -132,15 +129,10 @@ def _look(spec: StepSpec, state: TrainState, feed: Any, seed: jax.Array) -> tupl
     grads, result = accumulated_gradient(
         spec.definition, spec.task, spec.accumulation, state.params, state.batch_stats, inputs, targets, key
     )
-    named = {
-        ".".join(str(getattr(part, "key", part)) for part in path): (param, grad)
-        for (path, param), grad in zip(
-            jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(grads), strict=True
-        )
-    }
+    params, gradients = flat(state.params), flat(grads)
     statistics = {
         "loss": result.metrics["loss"],
-        "grad_norm": jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for _, grad in named.values())),
+        "grad_norm": gradient_norm(grads),
         "stages": {
             f"stage {number}": jnp.abs(stage).max().astype(jnp.float32) for number, stage in enumerate(stages, 1)
         },
@@ -148,10 +140,10 @@ def _look(spec: StepSpec, state: TrainState, feed: Any, seed: jax.Array) -> tupl
             name: {
                 "largest": jnp.abs(param).max(),
                 "norm": jnp.linalg.norm(param.ravel()),
-                "gradient_largest": jnp.abs(grad).max(),
-                "gradient_norm": jnp.linalg.norm(grad.ravel()),
+                "gradient_largest": jnp.abs(gradients[name]).max(),
+                "gradient_norm": jnp.linalg.norm(gradients[name].ravel()),
             }
-            for name, (param, grad) in named.items()
+            for name, param in params.items()
         },
     }
     return inputs, batch.indices, targets, losses, statistics

@@ -11,6 +11,7 @@ import numpy as np
 from convnext_jax.errors import Failure
 from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.run.prepare import Run
+from convnext_jax.run.saving import Saver
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Metrics
 from convnext_jax.workdir.metrics_log import figure_name
@@ -37,8 +38,8 @@ class Diverged(Failure):
 class Reporter:
     """Reads figures from the device, checks that they are numbers, and passes them on."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, saver: Saver) -> None:
+        self._run, self._saver = run, saver
         self._pending: tuple[int, int, Metrics] | None = None
         self._clock = 0.0
 
@@ -107,13 +108,6 @@ class Reporter:
         self._diverged(step, what, float(value[first]), float(values["lr"][first]))
 
     def _diverged(self, step: int, what: str, value: float, lr: float) -> None:
-        checkpoints = self._run.checkpoints
-        checkpoints.wait()
-        if step in checkpoints.steps():  # saved while its evaluation was interrupted
-            checkpoints.delete(step)
-        raise Diverged(
-            f"{what} is {value} at step {step}, learning rate {lr:.3g}",
-            step,
-            checkpoints.latest_step() or 0,
-            self._run.output.workdir,
-        )
+        kept = self._saver.discard(step)  # it may have been saved while its evaluation was interrupted
+        reason = f"{what} is {value} at step {step}, learning rate {lr:.3g}"
+        raise Diverged(reason, step, kept, self._run.output.workdir)

@@ -66,6 +66,13 @@ class Saver:
             else:
                 return
 
+    def discard(self, step: int) -> int:
+        """Deletes the state of a step, if it was saved, and returns the step of the latest that is left, 0 if none."""
+        self._settle()
+        if step in self._checkpoints.steps():
+            self._checkpoints.delete(step)
+        return self._latest() or 0
+
     def _begin(self, step: int, state: TrainState, figures: Mapping[str, float] | None = None) -> None:
         items = {name: getattr(state, name) for name in ITEMS}
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
@@ -85,8 +92,9 @@ class Saver:
             self._checkpoints.wait()
         except Exception as error:
             self._warn(error)
-        else:
-            self._fails = self._fails and self._begun is None
+            return
+        if self._begun is not None:
+            self._fails = False
 
     def _warn(self, error: Exception) -> None:
         message = self._message(error)

@@ -74,8 +74,7 @@ def is_cloud(path: Path) -> bool:
 def files_below(folder: Path) -> list[str]:
     """Returns the files of a folder at any depth, relative to it, in order."""
     if is_cloud(folder):
-        prefix = str(folder).removeprefix("gs://").rstrip("/") + "/"
-        return sorted(name.removeprefix(prefix) for name in _file_system().find(str(folder)) if not name.endswith("/"))
+        return sorted(_objects(folder))
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
@@ -121,16 +120,21 @@ def local_copy(folder: Path, cache: Path, *, only: str = "") -> Path:
     root, folder = folder, folder / only
     copies = cache / hashlib.sha256(str(root).encode()).hexdigest()[:16]
     try:
-        found = _file_system().find(str(folder), detail=True)
+        objects = _objects(folder)
     except Exception as error:  # whatever the bucket's library raises
         raise UserError(f"{folder} cannot be read ({first_line(error)})") from error
-    if not found:
+    if not objects:
         raise UserError(f"there is nothing in {folder}")
-    prefix = str(folder).removeprefix("gs://").rstrip("/") + "/"
-    objects = {name.removeprefix(prefix): info for name, info in found.items() if not name.endswith("/")}
     versions = {name: str(info.get("etag") or info.get("updated")) for name, info in objects.items()}
     _bring_up_to_date(copies / only, versions, folder)
     return copies
+
+
+def _objects(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns what a bucket says of each object below a folder, by its name relative to that."""
+    prefix = str(folder).removeprefix("gs://").rstrip("/") + "/"
+    found = _file_system().find(str(folder), detail=True)
+    return {name.removeprefix(prefix): info for name, info in found.items() if not name.endswith("/")}
 
 
 def _bring_up_to_date(copy: Path, versions: dict[str, str], folder: Path) -> None:

@@ -39,8 +39,6 @@ def main() -> None:
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.evaluate.soup import make_soup
     from convnext_jax.run.compilation_cache import keep_compiled_programs
-    from convnext_jax.storage.checksums import write_checksums
-    from convnext_jax.storage.files import write_json
 
     keep_compiled_programs()
     soup, report = make_soup(
@@ -50,9 +48,7 @@ def main() -> None:
         data_dir=arguments.data_dir,
         batch_size=arguments.batch_size,
     )
-    soup.write(output)
-    write_json(output / "soup.json", report)
-    write_checksums(output)
+    soup.write(output, beside={"soup.json": report})
     command_line.print_fields(report)
     print(f"written to {output}; train from it with --config.model.init_from={output}")
 

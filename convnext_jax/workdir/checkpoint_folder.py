@@ -17,6 +17,18 @@ _COMMITTED = "commit_success.txt"  # Orbax writes it last in a bucket
 WRITTEN_LATER = (_ORBAX_METADATA, _COMMITTED)
 
 
+def saved_steps(directory: Path) -> list[int]:
+    """Returns the steps whose checkpoints are in a folder, in order."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal() and _is_complete(path))
+
+
+def unfinished(directory: Path) -> list[Path]:
+    """Returns the folders of the checkpoints that are being written."""
+    if is_cloud(directory):  # under their final names, since nothing in a bucket can be renamed
+        return [path for path in directory.glob("*") if path.name.isdecimal() and not _is_complete(path)]
+    return list(directory.glob("*.orbax-checkpoint-tmp*"))
+
+
 def set_damaged_aside(directory: Path) -> list[str]:
     """Moves checkpoints aside that are damaged and later than the latest that is not.
 
@@ -27,24 +39,23 @@ def set_damaged_aside(directory: Path) -> list[str]:
       A sentence for each that was moved, and one if the latest cannot be verified.
     """
     notes = []
-    folders = [path for path in directory.glob("*") if path.name.isdecimal() and _is_complete(path)]
-    for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
+    for step in reversed(saved_steps(directory)):
+        folder = directory / str(step)
         verified = has_checksums(folder)
         reason = damage_of(folder) if verified else _unreadable(folder)
         if reason is None:
             if not verified:
-                notes.append(f"the checkpoint of step {folder.name} has no checksums; it can be read, but not verified")
+                notes.append(f"the checkpoint of step {step} has no checksums; it can be read, but not verified")
             break
-        aside = directory.with_name("damaged_checkpoints") / folder.name
+        aside = directory.with_name("damaged_checkpoints") / str(step)
         while aside.exists():
             aside = aside.with_name(f"{aside.name}_again")
         move(folder, aside)
-        notes.append(f"the checkpoint of step {folder.name} is damaged ({reason}); it was moved to {aside}")
+        notes.append(f"the checkpoint of step {step} is damaged ({reason}); it was moved to {aside}")
     return notes
 
 
 def _is_complete(folder: Path) -> bool:
-    # Nothing in a bucket can be renamed.
     return (folder / _COMMITTED).exists() if is_cloud(folder) else folder.is_dir()
 
 

@@ -20,7 +20,7 @@ from convnext_jax.storage.checksums import has_checksums, write_checksums
 from convnext_jax.storage.cloud import is_cloud
 from convnext_jax.storage.files import write_json
 from convnext_jax.workdir.best_metric import BestMetric
-from convnext_jax.workdir.checkpoint_folder import FORMER_NAMES, ITEMS, METRICS, WRITTEN_LATER, damage_of
+from convnext_jax.workdir.checkpoint_folder import FORMER_NAMES, ITEMS, METRICS, WRITTEN_LATER, damage_of, unfinished
 
 _TOP1 = BestMetric("top1", True)
 
@@ -77,7 +77,6 @@ class Checkpoints:
         self._directory = directory if is_cloud(directory) else directory.absolute()
         if not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
-        self._saving: int | None = None
         policy = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(1),
@@ -121,8 +120,6 @@ class Checkpoints:
             return
         # Orbax writes no empty tree.
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items() if jax.tree.leaves(item)}
-        self._manager.wait_until_finished()
-        self._saving = step
         self._manager.save(
             step, args=ocp.args.Composite(**arguments), metrics=None if metrics is None else dict(metrics)
         )
@@ -138,11 +135,7 @@ class Checkpoints:
         self._manager.reload()
 
     def _add_checksums(self) -> None:
-        if is_cloud(self._directory):
-            folders = [self._directory / str(self._saving)]
-        else:
-            folders = self._directory.glob("*.orbax-checkpoint-tmp*")
-        for folder in folders:
+        for folder in unfinished(self._directory):
             write_checksums(folder, leave_out=WRITTEN_LATER)
 
     def start_over(self) -> None:

@@ -118,17 +118,24 @@ def has_begun(workdir: Path) -> bool:
     return (workdir / "dataset.json").exists()
 
 
-def read_experiment(workdir: Path) -> Experiment:
+def read_experiment(workdir: Path, *, data_dir: str | None = None) -> Experiment:
     """Returns the configuration that a workdir belongs to.
+
+    Args:
+      workdir: the workdir.
+      data_dir: where the data are on this machine; None is where the configuration says.
 
     Raises:
       UserError: it is no workdir, or its ``config.json`` cannot be understood.
     """
     sections = _read_config(workdir).sections
     try:
-        return parse_experiment(sections)
+        experiment = parse_experiment(sections)
     except UserError as error:
         raise UserError(f"{workdir / 'config.json'}: {error}") from error
+    if data_dir is None:
+        return experiment
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
 
 
 def _read_config(workdir: Path) -> Migrated:

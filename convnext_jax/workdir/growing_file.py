@@ -63,13 +63,13 @@ class GrowingFile:
 
     def _write(self) -> None:
         if is_cloud(self._path) or not self._path.exists() or self._path.stat().st_size < self._written:
-            return self._write_all()
+            self._write_all()
+            return
         with self._path.open("r+b") as file:
             file.seek(self._written)
             file.truncate()
             file.write(self._content[self._written :])
         self._written = len(self._content)
-        return None
 
     def _write_all(self) -> None:
         write_bytes(self._path, bytes(self._content))

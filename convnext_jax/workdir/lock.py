@@ -71,7 +71,7 @@ class WorkdirLock:
         self._ended.set()
         self._thread.join()
         if self._taken_by is None:
-            with contextlib.suppress(OSError):  # the folder may be gone
+            with contextlib.suppress(Exception):  # the folder may be gone, or the bucket out of reach
                 self._file.write("")
         self._file.close()
 

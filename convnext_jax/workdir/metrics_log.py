@@ -78,7 +78,6 @@ def _parse(text: bytes) -> Line | None:
         line = parse_json(text)
     except ValueError:
         return None
-    names = ("step", "epoch", "seconds")
-    whole = isinstance(line, dict) and all(isinstance(line.get(name), int | float) for name in names)
-    numbers = whole and all(type(value) in (int, float) for value in line.values())
-    return line if numbers and all(math.isfinite(line[name]) for name in names) else None
+    if not isinstance(line, dict) or not all(type(value) in (int, float) for value in line.values()):
+        return None
+    return line if all(math.isfinite(line.get(name, math.nan)) for name in ("step", "epoch", "seconds")) else None
