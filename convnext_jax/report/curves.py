@@ -46,7 +46,8 @@ def plot_curves(lines: Sequence[Line], path: Path, title: str, split: str) -> No
     for axes in (losses, accuracies, rates):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend()
+        # Accuracies rise to the upper edge, and matplotlib's choice covered them there.
+        axes.legend(loc="lower right" if axes is accuracies else "best")
     figure.suptitle(title)
     _save(figure, path)
 
