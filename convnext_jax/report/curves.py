@@ -24,7 +24,7 @@ def plot_curves(lines: Sequence[Line], path: Path, title: str, split: str) -> No
       title: what is written above.
       split: the split that was evaluated, ``test`` or ``validation``.
     """
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
+    figure = Figure(figsize=(15, 4.6), layout="constrained")
     losses, accuracies, rates = figure.subplots(1, 3)
     evaluated = {f"{split}/loss": split, f"{split}_ema/loss": f"{split} EMA"}
     _plot(losses, lines, {"train/loss": "train (augmented)"} | evaluated)
@@ -46,8 +46,8 @@ def plot_curves(lines: Sequence[Line], path: Path, title: str, split: str) -> No
     for axes in (losses, accuracies, rates):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        # Accuracies rise to the upper edge, and matplotlib's choice covered them there.
-        axes.legend(loc="lower right" if axes is accuracies else "best")
+        # Below the axes, where it covers no line.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
     figure.suptitle(title)
     _save(figure, path)
 
