@@ -23,12 +23,12 @@ def main() -> None:
         "--data_changed", choices=("ok",), help="evaluate on other examples of the same classes than those trained on"
     )
     parser.add_argument("--dtype", choices=DTYPES, help="what to compute in, if not what the config says")
-    parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
+    parser.add_argument("--batch_size", type=int, help="images at a time (default: what fits); changes no figure")
     parser.add_argument(
         "--output", type=to_path, metavar="DIR", help="where evaluation.json goes (default: the workdir)"
     )
     arguments = parser.parse_args()
-    if arguments.batch_size < 1:
+    if arguments.batch_size is not None and arguments.batch_size < 1:
         parser.error(f"--batch_size {arguments.batch_size}: must be at least 1")
 
     # These take seconds to import; a mistake above was answered without them.
@@ -37,21 +37,21 @@ def main() -> None:
     from convnext_jax.run.compilation_cache import keep_compiled_programs
 
     keep_compiled_programs()
-    evaluation = offline.evaluate_workdir(
-        arguments.workdir,
-        which=arguments.step,
+    selection = offline.Selection(
+        step=arguments.step,
         weights=arguments.weights,
         split=arguments.split,
         data_dir=arguments.data_dir,
+        data_changed=arguments.data_changed == "ok",
         dtype=arguments.dtype,
         batch_size=arguments.batch_size,
-        data_changed=arguments.data_changed == "ok",
     )
+    evaluation = offline.summary_of(offline.evaluate_workdir(arguments.workdir, selection))
     path = offline.write_evaluation(evaluation, arguments.output or arguments.workdir)
     if "seeds" in evaluation:
         print(seed_table(evaluation["seeds"], names=tuple(evaluation["mean"])))
     else:
-        command_line.print_fields(evaluation)
+        command_line.print_fields({name: value for name, value in evaluation.items() if not isinstance(value, dict)})
     print(f"written to {path}")
 
 

@@ -19,7 +19,7 @@ from convnext_jax.config import DataConfig, ModelConfig
 from convnext_jax.data import Dataset, Split, load
 from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.offline import evaluate_workdir
+from convnext_jax.evaluate.offline import Selection, evaluate_workdir
 from convnext_jax.run.loop import train
 from convnext_jax.run.prepare import prepare
 from convnext_jax.sharding import make_mesh
@@ -127,7 +127,9 @@ def test_training_evaluates_it_and_says_so(trained: tuple[Path, dict[str, Any]])
 
 def test_offline_evaluation_reads_the_split_that_it_is_told(trained: tuple[Path, dict[str, Any]]):
     workdir, summary = trained
-    of = {split: evaluate_workdir(workdir, split=split) for split in ("validation", "test", "train")}
+    of = {
+        split: evaluate_workdir(workdir, Selection(split=split))[0].figures for split in ("validation", "test", "train")
+    }
     # The images are scaled as those of the last epoch were.
     assert of["validation"]["top1"] == summary["final"]["validation/top1"]
     assert of["validation"]["loss"] == pytest.approx(summary["final"]["validation/loss"], rel=1e-5)
@@ -149,7 +151,8 @@ def changed(workdir: Path, copy: Path, section: str, **fields: Any) -> Path:
 
 def test_another_image_size_would_give_other_figures(trained: tuple[Path, dict[str, Any]], tmp_path: Path):
     workdir, summary = trained
-    native = evaluate_workdir(changed(workdir, tmp_path / "run", "run", image_sizes=()), split="validation")
+    native_run = changed(workdir, tmp_path / "run", "run", image_sizes=())
+    native = evaluate_workdir(native_run, Selection(split="validation"))[0].figures
     assert native["loss"] != pytest.approx(summary["final"]["validation/loss"], rel=1e-3)
 
 
@@ -160,7 +163,7 @@ def test_a_validation_split_that_is_not_there_is_refused(
     without_fraction = changed(workdir, tmp_path / "run", "data", validation_fraction=0.0)
     message = r"--split validation: the run in .* has no validation split \(config\.data\.validation_fraction="
     with pytest.raises(UserError, match=message + r"0\); take test or train"):
-        evaluate_workdir(without_fraction, split="validation")
+        evaluate_workdir(without_fraction, Selection(split="validation"))
     shutil.copytree(pictures / "train", tmp_path / "pictures" / "train")
     with pytest.raises(UserError, match=message + r"0\.2; without a folder to test on the share is the test split\)"):
-        evaluate_workdir(workdir, split="validation", data_dir=str(tmp_path / "pictures"))
+        evaluate_workdir(workdir, Selection(split="validation", data_dir=str(tmp_path / "pictures")))

@@ -14,6 +14,7 @@ LAYERS = (
     ("storage",),
     ("keys", "precision"),
     ("sharding",),
+    ("memory",),
     ("ops",),
     ("layers",),
     ("models",),

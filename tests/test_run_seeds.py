@@ -17,7 +17,7 @@ from tiny import tiny_dataset, tiny_experiment
 
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.offline import evaluate_workdir
+from convnext_jax.evaluate.offline import Selection, evaluate_workdir, summary_of
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.report.tables import seed_table
 from convnext_jax.run.loop import Stopped, train
@@ -157,12 +157,12 @@ def test_a_signal_stops_and_the_same_command_goes_on(both: Both, tmp_path: Path,
 
 def test_evaluation_covers_every_seed(both: Both):
     workdir, summary = both.workdir, both.summary
-    evaluation = evaluate_workdir(workdir, batch_size=13)
+    evaluation = summary_of(evaluate_workdir(workdir, Selection(batch_size=13)))
     assert evaluation["split"] == "test" and list(evaluation["seeds"]) == ["3", "4"]
     for name in ("loss", "top1", "top5"):
         assert evaluation["mean"][name] == pytest.approx(summary["mean"][f"test/{name}"], rel=1e-6)
         assert evaluation["std"][name] == pytest.approx(summary["std"][f"test/{name}"], rel=1e-4, abs=1e-9)
-    alone = evaluate_workdir(workdir / "seed_4", batch_size=13)
+    alone = evaluate_workdir(workdir / "seed_4", Selection(batch_size=13))[0].figures
     assert evaluation["seeds"]["4"] == alone and alone["step"] == 20
 
 

@@ -11,7 +11,7 @@ from test_workdir_checkpoints import figures, items_at
 from tiny import tiny_dataset, tiny_experiment
 
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.offline import evaluate_workdir
+from convnext_jax.evaluate.offline import Selection, evaluate_workdir
 from convnext_jax.workdir.checkpoint_folder import set_damaged_aside
 from convnext_jax.workdir.checkpoints import Checkpoints
 
@@ -114,7 +114,7 @@ def test_a_run_goes_on_before_the_damage_and_evaluation_names_the_good_ones(
             monkeypatch.setattr("convnext_jax.data.load", lambda config: tiny_dataset())
             with pytest.raises(UserError, match=r"step 20 is damaged \(params/.* has other content .*; choose another"):
                 evaluate_workdir(tmp_path)
-            assert evaluate_workdir(tmp_path, which="15")["step"] == 15
+            assert evaluate_workdir(tmp_path, Selection(step="15"))[0].step == 15
     run(experiment, tmp_path)
     said = capsys.readouterr().err
     assert said.count("is damaged (params/") == 2 and "damaged_checkpoints/15" in said

@@ -11,7 +11,7 @@ from tiny import tiny_dataset, tiny_experiment
 
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.offline import evaluate_workdir
+from convnext_jax.evaluate.offline import Selection, evaluate_workdir
 from convnext_jax.run.prepare import check_same_data
 from convnext_jax.workdir.dataset_record import DatasetRecord
 
@@ -107,7 +107,7 @@ def test_a_run_on_changed_data_neither_goes_on_nor_is_evaluated(tmp_path: Path, 
     monkeypatch.setattr("convnext_jax.data.load", lambda config: other)
     with pytest.raises(UserError, match=r"give the right --data_dir, or evaluate on these with --data_changed ok"):
         evaluate_workdir(tmp_path)
-    assert evaluate_workdir(tmp_path, data_changed=True)["examples"] == 13
+    assert len(evaluate_workdir(tmp_path, Selection(data_changed=True))[0].examples) == 13
     monkeypatch.setattr("convnext_jax.data.load", lambda config: OTHERS["a class"][0])
     with pytest.raises(UserError, match=r"other classes .*give the right --data_dir$"):
-        evaluate_workdir(tmp_path, data_changed=True)
+        evaluate_workdir(tmp_path, Selection(data_changed=True))

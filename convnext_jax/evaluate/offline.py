@@ -1,211 +1,192 @@
-"""Evaluation of a workdir's checkpoint, anywhere. It needs the workdir and the data, no optimizer and no loop."""
+"""Evaluation of a checkpoint on a whole split: its logits, and the figures that follow from them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 
 from convnext_jax import data
-from convnext_jax.batches.resident import put_split
-from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
-from convnext_jax.errors import UserError, first_line, writing
+from convnext_jax.errors import UserError, writing
+from convnext_jax.evaluate.calibration import fit_temperature
+from convnext_jax.evaluate.figures import accuracy_figures, class_figures, superclass_figures
+from convnext_jax.evaluate.predictions import Predictor
+from convnext_jax.evaluate.saved_run import SavedRun
 from convnext_jax.evaluate.seeds import over_seeds
-from convnext_jax.evaluate.split import evaluate_split
-from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters
-from convnext_jax.models.registry import create_model
-from convnext_jax.precision import Precision, precision_of
-from convnext_jax.sharding import Sharding, abstract, make_mesh
+from convnext_jax.memory import device_text
+from convnext_jax.models.parameters import count_parameters
 from convnext_jax.storage.files import write_json
-from convnext_jax.tasks.classification import Classification
-from convnext_jax.workdir.best_metric import best_metric
-from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import read_experiment, seed_runs
-from convnext_jax.workdir.dataset_record import DatasetRecord
 
 
 @dataclasses.dataclass(frozen=True)
-class SavedRun:
-    """A run that has checkpoints, with its model ready to be evaluated on this machine's devices.
+class Selection:
+    """What of a run is evaluated, and how.
 
     Attributes:
-      workdir: where it is.
-      experiment: its settings, with where the data are on this machine.
-      record: what it knows of its data.
-      task: what it is judged by.
-      model: the network, without its parameters.
-      precision: what the network computes in.
-      sharding: how arrays lie on the devices.
-    """
-
-    workdir: Path
-    experiment: Experiment
-    record: DatasetRecord
-    task: Classification
-    model: AbstractModel
-    precision: Precision
-    sharding: Sharding
-
-    @classmethod
-    def open(cls, workdir: Path, *, data_dir: str | None, dtype: str | None) -> "SavedRun":
-        """Opens a workdir of one seed; see :func:`evaluate_workdir` for the arguments and the errors."""
-        experiment = read_experiment(workdir, data_dir=data_dir)
-        record = DatasetRecord.read(workdir)
-        if not (workdir / "checkpoints").is_dir():
-            raise UserError(f"{workdir} has no checkpoints yet")
-        task = Classification(len(record.class_names))
-        precision = precision_of(dtype or experiment.model.dtype)
-        model = abstract_model(
-            lambda: create_model(
-                experiment.model.architecture,
-                num_classes=task.num_outputs,
-                in_channels=len(record.mean),
-                dtype=precision,
-            )
-        )
-        return cls(workdir, experiment, record, task, model, precision, Sharding(make_mesh()))
-
-    def checkpoints(self) -> Checkpoints:
-        """Returns the checkpoints, to be read."""
-        best = best_metric(self.experiment, self.task)
-        return Checkpoints(self.workdir / "checkpoints", best=best, read_only=True)
-
-    def select(self, which: str) -> int:
-        """Returns the step that ``latest``, ``best`` or a number means; see `Checkpoints.select`."""
-        with self.checkpoints() as checkpoints:
-            return checkpoints.select(which)
-
-    def restore(self, step: int, weights: str = "raw") -> tuple[Any, Any]:
-        """Returns the parameters and the running statistics of a checkpoint, or with ``ema`` their moving averages."""
-        if weights == "ema" and not self.experiment.optim.ema_decay:
-            raise UserError(f"--weights ema: the run in {self.workdir} keeps no average (config.optim.ema_decay=0)")
-        names = {"raw": ("params", "batch_stats"), "ema": ("ema", "ema_batch_stats")}[weights]
-        like = abstract((self.model.params, self.model.batch_stats), self.sharding.state)
-        with self.checkpoints() as checkpoints:
-            checkpoints.verify(step)
-            try:
-                restored = checkpoints.restore(step, dict(zip(names, like, strict=True)))
-            except Exception as error:  # one without checksums; whatever Orbax and TensorStore raise
-                raise UserError(
-                    f"{self.workdir}: the checkpoint of step {step} cannot be read ({first_line(error)});"
-                    f" choose another: {', '.join(map(str, checkpoints.steps()))}"
-                ) from error
-        return restored[names[0]], restored[names[1]]
-
-    def check_same_data(self, dataset: Dataset, *, may_have_changed: bool = False) -> None:
-        """Raises UserError if the data are not those that the run was trained on.
-
-        Args:
-          dataset: the data.
-          may_have_changed: whether other examples are all right. Other classes and channels are not in any case.
-        """
-        there, classes_alone = self.record, dataclasses.replace(self.record, splits={})
-        remedy, now = "give the right --data_dir", DatasetRecord.of(dataset)
-        if may_have_changed:
-            there = classes_alone
-        elif not classes_alone.differences(now):
-            remedy += ", or evaluate on these with --data_changed ok"
-        there.check_same(now, self.workdir, remedy)
-
-    def evaluate(
-        self, params: Any, batch_stats: Any, dataset: Dataset, *, split: str, batch_size: int
-    ) -> dict[str, Any]:
-        """Evaluates parameters and running statistics on a whole split of the run's data set."""
-        figures = evaluate_split(
-            self.model.definition,
-            params,
-            batch_stats,
-            put_split(self.examples(dataset, split), self.sharding),
-            task=self.task,
-            normalization=self.record.normalization,
-            batch_size=batch_size,
-            sharding=self.sharding,
-            image_size=self.experiment.run.evaluation_size,
-        )
-        return figures | {
-            "parameters": count_parameters(params),
-            "model": self.experiment.model.name,
-            "dataset": self.record.name,
-            "split": split,
-            "dtype": self.precision.compute,
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        }
-
-    def examples(self, dataset: Dataset, split: str) -> Split:
-        """Returns a split of the run's data set; raises UserError if there is none of that name."""
-        examples = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}[split]
-        if examples is None:
-            fraction = self.experiment.data.validation_fraction
-            without_folder = "; without a folder to test on the share is the test split" if fraction else ""
-            raise UserError(
-                f"--split {split}: the run in {self.workdir} has no validation split"
-                f" (config.data.validation_fraction={fraction:g}{without_folder}); take test or train"
-            )
-        return examples
-
-
-def evaluate_workdir(
-    workdir: Path,
-    *,
-    which: str = "latest",
-    weights: str = "raw",
-    split: str = "test",
-    data_dir: str | None = None,
-    dtype: str | None = None,
-    batch_size: int = 500,
-    data_changed: bool = False,
-) -> dict[str, Any]:
-    """Evaluates a checkpoint, or with several seeds the one of each, on a whole split.
-
-    Args:
-      workdir: a workdir of ``train.py``.
-      which: ``latest``, ``best`` or a step.
+      step: ``latest``, ``best`` or a step.
       weights: ``raw``, or ``ema`` for the moving average.
       split: ``test``, ``train``, or ``validation`` if the run held out one.
       data_dir: where the data are on this machine; None is where the config says.
-      dtype: what to compute in; None is what the config says.
-      batch_size: images at a time.
       data_changed: whether the data may be others than those trained on. The classes may not.
+      dtype: what to compute in; None is what the config says.
+      batch_size: images at a time; None takes what fits. It changes no figure.
+      tta: the views of an image that are averaged, a name of `convnext_jax.evaluate.views.VIEWS`.
+    """
 
-    Returns:
-      What ``evaluation.json`` holds: ``top1``, ``top5`` (fractions), ``loss`` (nats), ``examples``, and what they are
-      about. With several seeds: ``mean`` and ``std``, the sample standard deviation, of these figures, and under
-      ``seeds`` the evaluation of each.
+    step: str = "latest"
+    weights: str = "raw"
+    split: str = "test"
+    data_dir: str | None = None
+    data_changed: bool = False
+    dtype: str | None = None
+    batch_size: int | None = None
+    tta: str = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """An evaluated checkpoint.
+
+    Attributes:
+      run: the run that it is of.
+      step: its step.
+      selection: what was asked for.
+      params: the parameters.
+      batch_stats: the running statistics.
+      examples: what it was evaluated on, N examples.
+      logits: float32 [N,K].
+      temperature: what fits the confidence best on examples held out of the training; None if there are none.
+      figures: what ``evaluation.json`` holds.
+    """
+
+    run: SavedRun
+    step: int
+    selection: Selection
+    params: Any
+    batch_stats: Any
+    examples: Split
+    logits: np.ndarray
+    temperature: float | None
+    figures: dict[str, Any]
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class that each example was taken for, int64 [N]."""
+        return self.logits.argmax(-1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each example was taken for what it is, bool [N]."""
+        return self.predicted == self.examples.labels
+
+
+def evaluate_workdir(workdir: Path, selection: Selection = Selection()) -> list[Evaluation]:
+    """Evaluates a checkpoint, or with several seeds the one of each.
+
+    Args:
+      workdir: a workdir of ``train.py``.
+      selection: what of it is evaluated, and how.
 
     Raises:
       UserError: no workdir, no such checkpoint, weights or split, or data that are missing or others than those trained
         on.
     """
     experiment = read_experiment(workdir)
-    runs = [SavedRun.open(directory, data_dir=data_dir, dtype=dtype) for directory, _ in seed_runs(workdir, experiment)]
-    steps = [run.select(which) for run in runs]
-    if which == "latest" and len(set(steps)) > 1:
+    runs = [
+        SavedRun.open(directory, data_dir=selection.data_dir, dtype=selection.dtype)
+        for directory, _ in seed_runs(workdir, experiment)
+    ]
+    steps = [run.select(selection.step) for run in runs]
+    if selection.step == "latest" and len(set(steps)) > 1:
         raise UserError(
             f"{workdir}: the latest checkpoints of its seeds are of different steps ({', '.join(map(str, steps))});"
             f" train them to the end, or evaluate one: --workdir {runs[0].workdir}"
         )
+    runs[0].check_weights(selection.weights)
     dataset = data.load(runs[0].experiment.data)  # the seeds have the same data
-    runs[0].examples(dataset, split)  # a split that is not there is said to be that
-    runs[0].check_same_data(dataset, may_have_changed=data_changed)
-    evaluations = [
-        run.evaluate(*run.restore(step, weights), dataset, split=split, batch_size=batch_size)
-        | {"step": step, "weights": weights}
+    runs[0].examples(dataset, selection.split)  # a split that is not there is said to be that
+    runs[0].check_same_data(dataset, may_have_changed=selection.data_changed)
+    predictor = Predictor(runs[0].forward(selection.tta), selection.batch_size)
+    return [
+        evaluate_parameters(run, step, selection, predictor, dataset, run.restore(step, selection.weights))
         for run, step in zip(runs, steps, strict=True)
     ]
-    if len(runs) == 1:
-        return evaluations[0]
-    names = tuple(runs[0].task.metrics)
-    return over_seeds({name: evaluation[name] for name in names} for evaluation in evaluations) | {
-        "split": split,
-        "seeds": {str(run.experiment.run.seed): each for run, each in zip(runs, evaluations, strict=True)},
+
+
+def evaluate_parameters(
+    run: SavedRun,
+    step: int,
+    selection: Selection,
+    predictor: Predictor,
+    dataset: Dataset,
+    restored: tuple[Any, Any],
+) -> Evaluation:
+    """Evaluates parameters of a run on a whole split of its data.
+
+    Args:
+      run: the run.
+      step: that they are of.
+      selection: what they are, and on which split they are evaluated.
+      predictor: computes the logits.
+      dataset: the data of the run.
+      restored: the parameters and the running statistics, on the devices.
+    """
+    params, batch_stats = restored
+    examples = run.examples(dataset, selection.split)
+    logits = predictor(params, batch_stats, examples.images, title=f"evaluating {run.workdir.name}")
+    figures = accuracy_figures(logits, examples.labels)
+    temperature = None
+    if dataset.validation is not None and selection.split != "validation":
+        held_out = dataset.validation
+        temperature = fit_temperature(predictor(params, batch_stats, held_out.images), held_out.labels)
+        scaled = accuracy_figures(logits / np.float32(temperature), examples.labels, intervals=False)
+        figures["temperature_scaling"] = {
+            "temperature": temperature,
+            "fitted_on": "validation",
+            "fitted_on_examples": len(held_out),
+            **{name: scaled[name] for name in ("loss", "brier", "ece", "ece_equal_mass")},
+        }
+    predicted, names = logits.argmax(-1), run.record.class_names
+    figures |= {
+        "examples": len(examples),
+        "parameters": count_parameters(params),
+        "macs": run.macs(examples.images.shape[1:3]),
+        "tta": selection.tta,
+        "model": run.experiment.model.name,
+        "dataset": run.record.name,
+        "split": selection.split,
+        "dtype": run.precision.compute,
+        "device": device_text(),
+        "step": step,
+        "weights": selection.weights,
+        "per_class": class_figures(predicted, examples.labels, names),
+        "per_superclass": superclass_figures(predicted, examples.labels, names),
+    }
+    return Evaluation(run, step, selection, params, batch_stats, examples, logits, temperature, figures)
+
+
+def summary_of(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Returns what ``evaluation.json`` holds: the figures of one run, or of several seeds.
+
+    Of several seeds these are ``mean`` and ``std``, the sample standard deviation, of each figure, and under ``seeds``
+    the figures of each.
+    """
+    if len(evaluations) == 1:
+        return evaluations[0].figures
+    names = ("top1", "top5", "loss", "brier", "ece", "ece_equal_mass")
+    return over_seeds({name: each.figures[name] for name in names} for each in evaluations) | {
+        "split": evaluations[0].selection.split,
+        "seeds": {str(each.run.experiment.run.seed): each.figures for each in evaluations},
     }
 
 
-def write_evaluation(evaluation: dict[str, Any], directory: Path) -> Path:
+def write_evaluation(summary: dict[str, Any], directory: Path) -> Path:
     """Writes ``evaluation.json`` into a folder, created if it does not exist, and returns its path."""
     path = directory / "evaluation.json"
     with writing(path, "--output"):
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(path, evaluation)
+        write_json(path, summary)
     return path

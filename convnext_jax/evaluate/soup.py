@@ -15,7 +15,9 @@ import numpy as np
 
 from convnext_jax import data
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.offline import SavedRun
+from convnext_jax.evaluate.offline import Selection, evaluate_parameters
+from convnext_jax.evaluate.predictions import Predictor
+from convnext_jax.evaluate.saved_run import SavedRun
 from convnext_jax.models.weights import ModelFolder
 from convnext_jax.workdir.claim import read_experiment
 
@@ -26,7 +28,7 @@ def make_soup(
     last: int,
     split: str | None = None,
     data_dir: str | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
 ) -> tuple[ModelFolder, dict[str, Any]]:
     """Averages the parameters of the last checkpoints of a run and evaluates the mean on a whole split.
 
@@ -36,7 +38,7 @@ def make_soup(
       split: ``test``, ``train``, or ``validation``. None is the one that the training evaluated, so that a number of
         checkpoints that is tried out is not tuned on test.
       data_dir: where the data are on this machine; None is where the config says.
-      batch_size: images at a time.
+      batch_size: images at a time; None takes what fits.
 
     Returns:
       Weights that ``config.model.init_from`` takes, and the report: the figures of ``evaluation.json`` and, under
@@ -62,7 +64,9 @@ def make_soup(
     on_devices = jax.device_put(params, run.sharding.state)
     dataset = data.load(run.experiment.data)
     run.check_same_data(dataset)
-    figures = run.evaluate(on_devices, {}, dataset, split=split or dataset.evaluated[0], batch_size=batch_size)
+    selection = Selection(weights="soup", split=split or dataset.evaluated[0], data_dir=data_dir)
+    predictor = Predictor(run.forward(), batch_size)
+    figures = evaluate_parameters(run, steps[-1], selection, predictor, dataset, (on_devices, {})).figures
     soup = ModelFolder(
         params=params,
         batch_stats={},
@@ -73,7 +77,7 @@ def make_soup(
         std=run.record.std,
         source=f"the mean of the checkpoints at steps {', '.join(map(str, steps))} of {workdir}",
     )
-    return soup, figures | {"weights": "soup", "workdir": str(workdir), "checkpoints": steps}
+    return soup, figures | {"workdir": str(workdir), "checkpoints": steps}
 
 
 def _last_steps(run: SavedRun, last: int) -> list[int]:

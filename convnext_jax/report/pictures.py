@@ -10,6 +10,11 @@ _LINE = 12  # pixels of a line of text
 _COLUMNS = 8
 
 
+def shown(image: np.ndarray) -> np.ndarray:
+    """Returns what Pillow shows of an image [H,W,C]: without its alpha, and [H,W] if it is grayscale."""
+    return image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
+
+
 def picture_grid(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Image.Image:
     """Returns pictures in rows of eight, small ones enlarged by a whole number.
 
@@ -27,8 +32,7 @@ def picture_grid(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Image
     for number, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
         row, column = divmod(number, _COLUMNS)
         left, top = column * cell[0] + 4, row * cell[1] + 4
-        shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
-        picture = Image.fromarray(shown).resize((scale * width, scale * height), Image.Resampling.NEAREST)
+        picture = Image.fromarray(shown(image)).resize((scale * width, scale * height), Image.Resampling.NEAREST)
         grid.paste(picture, (left, top))
         for index, text in enumerate(caption):
             most = cell[0] // 6  # the default font is six pixels wide

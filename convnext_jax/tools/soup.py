@@ -22,13 +22,13 @@ def main() -> None:
         help="which split (default: validation if the run held out one, else test)",
     )
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are on this machine, if elsewhere")
-    parser.add_argument("--batch_size", type=int, default=500, help="images at a time; changes no figure")
+    parser.add_argument("--batch_size", type=int, help="images at a time (default: what fits); changes no figure")
     parser.add_argument(
         "--output", type=local_path, metavar="DIR", help="the folder to make (default: soup_last_K in the workdir)"
     )
     arguments = parser.parse_args()
     for name, value, least in (("last", arguments.last, 2), ("batch_size", arguments.batch_size, 1)):
-        if value < least:
+        if value is not None and value < least:
             parser.error(f"--{name} {value}: must be at least {least}")
     if arguments.output is None and is_cloud(arguments.workdir):
         parser.error(f"--workdir {arguments.workdir} is in a bucket: give --output, a folder on the disk")
@@ -49,7 +49,7 @@ def main() -> None:
         batch_size=arguments.batch_size,
     )
     soup.write(output, beside={"soup.json": report})
-    command_line.print_fields(report)
+    command_line.print_fields({name: value for name, value in report.items() if not isinstance(value, dict)})
     print(f"written to {output}; train from it with --config.model.init_from={output}")
 
 

@@ -13,10 +13,10 @@ from convnext_jax.config import Experiment
 from convnext_jax.data.dataset import Split
 from convnext_jax.data.registry import Extent
 from convnext_jax.errors import UserError
+from convnext_jax.memory import device_text, memory_limit, program_bytes, size_text
 from convnext_jax.precision import precision_of
 from convnext_jax.report.tables import plain_table
 from convnext_jax.sharding import Sharding
-from convnext_jax.tools.benchmark.memory import device_text, memory_limit, program_bytes, size_text
 from convnext_jax.tools.benchmark.programs import plan_noise, seen_extent
 from convnext_jax.tools.benchmark.timing import say
 from convnext_jax.train.step import lower_train_steps

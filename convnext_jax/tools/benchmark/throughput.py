@@ -12,12 +12,12 @@ from convnext_jax.batches.order import call_length
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent
 from convnext_jax.errors import UserError
+from convnext_jax.memory import device_text, peak_bytes, program_bytes, size_text
 from convnext_jax.models.parameters import count_parameters
 from convnext_jax.precision import precision_of
 from convnext_jax.report.tables import plain_table
 from convnext_jax.run.prepare import check_against_data
 from convnext_jax.sharding import Sharding
-from convnext_jax.tools.benchmark.memory import device_text, peak_bytes, program_bytes, size_text
 from convnext_jax.tools.benchmark.programs import (
     Part,
     forward_part,

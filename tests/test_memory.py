@@ -12,10 +12,10 @@ from tiny import tiny_experiment
 
 from convnext_jax.config import AugmentConfig, Experiment, OptimConfig, RunConfig
 from convnext_jax.data.registry import Extent
+from convnext_jax.memory import free_memory, memory_limit, program_bytes
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.tools.benchmark.batch import batch_table, batch_unit, largest_batch, largest_batches, training_bytes
-from convnext_jax.tools.benchmark.memory import free_memory, memory_limit, program_bytes
 from convnext_jax.tools.benchmark.timing import matmul_ceiling, time_calls
 
 
