@@ -73,7 +73,8 @@ def class_figures(
       labels: int [N].
       class_names: K names.
     """
-    columns: Any = precision_recall_fscore_support(labels, predicted, labels=range(len(class_names)), zero_division=0)
+    score: Any = precision_recall_fscore_support  # its types have an array or a number, depending on an argument
+    columns = score(labels, predicted, labels=range(len(class_names)), zero_division=0)
     return {
         name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "examples": int(examples)}
         for name, precision, recall, f1, examples in zip(class_names, *columns, strict=True)

@@ -1,4 +1,4 @@
-"""A page of HTML in one file, which opens from the disk, needs no network and follows the reader's light or dark theme."""
+"""A page of HTML in one file, which opens from the disk without a network, in the reader's theme, light or dark."""
 
 import base64
 import html
