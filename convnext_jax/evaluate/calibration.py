@@ -78,8 +78,7 @@ def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       float64 [N].
     """
-    own = probabilities[np.arange(len(labels)), labels]
-    return (probabilities**2).sum(-1) - own**2 + (1.0 - own) ** 2
+    return ((probabilities - np.eye(probabilities.shape[-1])[labels]) ** 2).sum(-1)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
