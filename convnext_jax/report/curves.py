@@ -76,13 +76,18 @@ def plot_comparison(runs: Sequence[tuple[str, str, Sequence[Line]]], path: Path,
 
 def _plot(axes: Axes, lines: Sequence[Line], names: Mapping[str, str]) -> None:
     for name, label in names.items():
-        epochs, values = _by_epoch(lines, name)
+        epochs, values = by_epoch(lines, name)
         if epochs:
             axes.plot(epochs, values, label=label, marker="." if len(epochs) < 30 else None)
 
 
-def _by_epoch(lines: Sequence[Line], name: str) -> tuple[list[int], list[float]]:
-    """Returns the mean of a figure over the lines of each epoch. A curve is readable however often it was logged."""
+def by_epoch(lines: Sequence[Line], name: str) -> tuple[list[int], list[float]]:
+    """Returns epochs and the mean of a figure over the lines of each. A curve is readable however often it was logged.
+
+    Args:
+      lines: those of ``metrics.jsonl``.
+      name: of the figure, such as ``train/loss``.
+    """
     values = defaultdict(list)
     for line in lines:
         if name in line:

@@ -1,0 +1,87 @@
+"""Several evaluations set side by side: the seeds of one experiment, and different models on the same examples."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import ttest_ind
+
+from convnext_jax.evaluate.offline import Evaluation
+from convnext_jax.evaluate.uncertainty import LEVEL, paired_comparison
+from convnext_jax.workdir.claim import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Evaluations of one experiment that differ in the seed alone.
+
+    Attributes:
+      name: what the group is called.
+      evaluations: one for each seed.
+    """
+
+    name: str
+    evaluations: tuple[Evaluation, ...]
+
+
+def group_seeds(evaluations: Sequence[Evaluation]) -> list[Group]:
+    """Groups evaluations whose runs differ in their seed alone, in the order in which they first come."""
+    groups: dict[tuple[Any, ...], list[Evaluation]] = {}
+    for each in evaluations:
+        settings = {name: value for name, value in identity(each.run.experiment).items() if name != "run.seed"}
+        key = (repr(sorted(settings.items())), each.selection)
+        groups.setdefault(key, []).append(each)
+    several_ways = len({each.selection.weights for each in evaluations}) > 1
+    several_steps = any(
+        len({each.step for each in evaluations if each.run.workdir == run}) > 1
+        for run in {each.run.workdir for each in evaluations}
+    )
+    return [Group(_name(members, several_ways, several_steps), tuple(members)) for members in groups.values()]
+
+
+def _name(members: Sequence[Evaluation], with_weights: bool, with_step: bool) -> str:
+    first = members[0]
+    workdir = first.run.workdir
+    name = str(workdir.parent if workdir.name.startswith("seed_") else workdir)
+    name += f" ({len(members)} seeds)" if len(members) > 1 else ""
+    return name + (f" {first.selection.weights}" if with_weights else "") + (f" step {first.step}" if with_step else "")
+
+
+def compare(first: Group, second: Group) -> dict[str, Any] | None:
+    """Compares the top-1 accuracy of two groups. None if it cannot be: other examples, or one seed against several.
+
+    Returns:
+      ``first``, ``second``, ``difference`` (of the second less the first), ``interval`` (95%), ``p_value``, ``method``
+      and ``conclusion``, a sentence. Of one run each, these are about the same examples; see
+      `convnext_jax.evaluate.uncertainty.paired_comparison`. Of several seeds each, about other seeds: Welch's t-test.
+    """
+    one, other = first.evaluations[0], second.evaluations[0]
+    if not np.array_equal(one.examples.labels, other.examples.labels) or one.run.record.name != other.run.record.name:
+        return None
+    names = {"first": first.name, "second": second.name}
+    if len(first.evaluations) == len(second.evaluations) == 1:
+        compared = paired_comparison(one.correct, other.correct) | {"method": "McNemar, paired bootstrap"}
+    elif min(len(first.evaluations), len(second.evaluations)) > 1:
+        accuracies = [[each.figures["top1"] for each in group.evaluations] for group in (second, first)]
+        test: Any = ttest_ind(*accuracies, equal_var=False)
+        interval = test.confidence_interval(LEVEL)
+        compared = {
+            "difference": float(np.mean(accuracies[0]) - np.mean(accuracies[1])),
+            "interval": [float(interval.low), float(interval.high)],
+            "p_value": float(test.pvalue),
+            "method": "Welch's t-test over the seeds",
+        }
+    else:
+        return None
+    return names | compared | {"conclusion": _conclusion(names, compared, len(one.examples))}
+
+
+def _conclusion(names: dict[str, str], compared: dict[str, Any], examples: int) -> str:
+    points, (low, high) = 100 * compared["difference"], compared["interval"]
+    over = "over seeds" if "Welch" in compared["method"] else f"on these {examples:,} examples; other seeds may differ"
+    figures = f"95% interval {100 * low:+.2f} to {100 * high:+.2f} points, p = {compared['p_value']:.2g}, {over}"
+    if low <= 0 <= high:
+        return f"{names['second']} and {names['first']} are not told apart: {points:+.2f} points ({figures})."
+    better = "more" if points > 0 else "less"
+    return f"{names['second']} is {better} accurate than {names['first']} by {abs(points):.2f} points ({figures})."
