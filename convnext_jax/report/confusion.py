@@ -74,10 +74,10 @@ def add_confusion(page: Page, labels: np.ndarray, predicted: np.ndarray, class_n
         '<p><label>Find a class <input id="confusion-search" type="search" autocomplete="off"></label>'
         ' <button id="confusion-in" type="button" aria-label="Enlarge">+</button>'
         ' <button id="confusion-out" type="button" aria-label="Reduce">&minus;</button></p>',
-        '<div id="confusion-viewport" class="matrix">'
+        '<div class="beside"><div><div id="confusion-viewport" class="matrix">'
         f'<canvas id="confusion-canvas" tabindex="0" role="img" aria-label="{text(described)}"></canvas></div>',
-        '<p id="confusion-told" aria-live="polite" class="told"></p>',
-        table(rows, caption="The most frequent confusions", numbers=(2, 3)),
+        '<p id="confusion-told" aria-live="polite" class="told"></p></div>',
+        table(rows, caption="The most frequent confusions", numbers=(2, 3)) + "</div>",
     )
     script = Path(__file__).with_name("confusion.js").read_text(encoding="utf-8")
     # In a script only this could end it.

@@ -28,7 +28,7 @@ def reliability_chart(logits: np.ndarray, labels: np.ndarray, temperature: float
         probabilities = softmax(np.asarray(logits, np.float64) / divisor, axis=-1)
         bins = equal_width_bins(probabilities.max(-1), logits.argmax(-1) == labels)
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=2)
-        axes.bar(bins.confidence, bins.accuracy, width=0.05, color=SERIES[0], alpha=0.75)
+        axes.bar(bins.confidence, bins.accuracy, width=0.05, color=SERIES[0], alpha=0.75, label="accuracy")
         share = bins.count / bins.count.sum()
         axes.plot(bins.confidence, share, color=SERIES[3], marker=".", label="share of the examples")
         axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -104,8 +104,8 @@ def _calibration_note(evaluation: Evaluation) -> str:
         )
     else:
         note = (
-            f"The temperature {scaled['temperature']:.3f} was fitted on {scaled['fitted_on_examples']:,} examples of the"
-            f" {scaled['fitted_on']} split, which were held out of the training, and on none of these."
+            f"The temperature {scaled['temperature']:.3f} was fitted on {scaled['fitted_on_examples']:,} examples of"
+            f" the {scaled['fitted_on']} split, which were held out of the training, and on none of these."
         )
     return f'<p class="note">{text(note)}</p>'
 
