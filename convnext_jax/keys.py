@@ -12,6 +12,7 @@ class Stream(enum.IntEnum):
     AUGMENT = 1  # index: step
     MODEL = 2  # index: step
     FLIP = 3  # index: always 0; each example draws once
+    CORRUPTION = 4  # index: the corruption; each example folds in its number
 
 
 def stream_key(seed: int | jax.Array, stream: Stream, index: int | jax.Array) -> jax.Array:
