@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from convnext_jax.evaluate.corruptions.constants import Constants
+from convnext_jax.evaluate.corruptions.constants import Constants, truncated
 from convnext_jax.evaluate.corruptions.resampling import along_columns, along_rows, gaussian_filter, sum_of_shifts
 
 _DISK = Constants(  # radius in pixels, and the deviation of the Gaussian that smooths its edge
@@ -167,6 +167,6 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
     """
     crop = int(np.ceil(size / factor))
     top = (size - crop) // 2
-    rows = ndimage.zoom(np.eye(size)[top : top + crop], (factor, 1), order=1)
+    rows = np.asarray(ndimage.zoom(np.eye(size)[top : top + crop], (factor, 1), order=1))
     trim = (len(rows) - size) // 2
     return rows[trim : trim + size]
