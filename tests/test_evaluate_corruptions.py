@@ -87,8 +87,8 @@ DEFINED = {
 def test_a_deterministic_corruption_is_within_one_level_of_its_definition(name: str, size: int):
     define, constants = DEFINED[name]
     for severity, arguments in zip((2, 5), constants[size], strict=True):
-        expected = np.stack([define(image, *arguments) for image in photographs(size, size)])
-        assert_within_one_level(corrupted(name, severity, size), expected, most_different=0.04)
+        expected = np.stack([define(image, *arguments) for image in photographs(size, size)[::3]])
+        assert_within_one_level(corrupted(name, severity, size)[::3], expected, most_different=0.04)
 
 
 def pillow_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -104,14 +104,11 @@ def test_jpeg_is_pillow_s_own_bit_for_bit(size: int, qualities: tuple[int, ...])
         np.testing.assert_array_equal(corrupted("jpeg_compression", severity, size), expected)
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (37, 50, 3)], ids=str)
-def test_jpeg_is_exact_at_sizes_that_blocks_do_not_divide(shape: tuple[int, int, int]):
+@pytest.mark.parametrize(("shape", "quality"), [((28, 28, 1), 40), ((37, 50, 3), 25)], ids=str)
+def test_jpeg_is_exact_where_blocks_do_not_fit(shape: tuple[int, int, int], quality: int):
     images = photographs(*shape[:2])[..., : shape[2]]
-    expected = np.stack(
-        [pillow_jpeg(image, 40 if shape[0] < 32 else 25 if max(shape) > 64 else 40) for image in images]
-    )
-    severity = 5 if max(shape) < 45 else 4
-    np.testing.assert_array_equal(corrupt("jpeg_compression", severity)(images, NUMBERS), expected)
+    expected = np.stack([pillow_jpeg(image, quality) for image in images])
+    np.testing.assert_array_equal(corrupt("jpeg_compression", 5)(images, NUMBERS), expected)
 
 
 @pytest.mark.parametrize(("size", "shares"), [(32, (0.95, 0.9, 0.85, 0.75, 0.65)), (64, (0.9, 0.8, 0.7, 0.6, 0.5))])
@@ -171,7 +168,7 @@ def test_the_cloud_of_fog_is_that_of_the_diamond_square_algorithm():
             cloud[y, x + half] = top / 4 + amplitude * across[y // width, x // width]
             cloud[y + half, x] = left / 4 + amplitude * down[y // width, x // width]
     expected = (cloud - cloud.min()) / (cloud.max() - cloud.min())
-    found = plasma([np.float32(each) for each in draws], np.float32(2.5))
+    found = jax.jit(plasma)([np.float32(each) for each in draws], np.float32(2.5))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -215,9 +212,9 @@ def test_gaussian_noise_has_its_deviation():
 def test_shot_noise_is_poisson():
     levels = photographs(64, 64).astype(np.float64)
     for severity, photons in ((1, 250), (5, 15)):
-        counts = (corrupted("shot_noise", severity, 64) + 0.5) * photons / 255
+        counts = np.ceil(corrupted("shot_noise", severity, 64) * photons / 255 - 1e-6)  # a photon is a level or more
         chosen = (levels > 40) & (levels < 110)  # at 15 photons, 1 in 1,000 is clipped
-        counts, means = np.floor(counts[chosen]), levels[chosen] * photons / 255
+        counts, means = counts[chosen], levels[chosen] * photons / 255
         assert abs((counts - means).mean() / np.sqrt(means.mean() / means.size)) < 4
         assert abs(((counts - means) ** 2 / means).mean() - 1) < 0.04
 
@@ -282,7 +279,7 @@ def test_the_severities_share_one_program(caplog: pytest.LogCaptureFixture):
     assert len(re.findall("Finished XLA compilation", caplog.text)) == 1
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (48, 40, 3), (96, 96, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (60, 48, 3)], ids=str)
 def test_gray_images_and_other_sizes_have_all_corruptions(shape: tuple[int, int, int]):
     images = jax.ShapeDtypeStruct((2, *shape), np.uint8)
     for name in CORRUPTIONS:

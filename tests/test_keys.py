@@ -28,4 +28,5 @@ def test_the_numbers_of_the_streams_are_part_of_every_run():
         ("AUGMENT", 1),
         ("MODEL", 2),
         ("FLIP", 3),
+        ("CORRUPTION", 4),
     ]
