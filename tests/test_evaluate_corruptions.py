@@ -212,7 +212,8 @@ def test_gaussian_noise_has_its_deviation():
 def test_shot_noise_is_poisson():
     levels = photographs(64, 64).astype(np.float64)
     for severity, photons in ((1, 250), (5, 15)):
-        counts = np.ceil(corrupted("shot_noise", severity, 64) * photons / 255 - 1e-6)  # a photon is a level or more
+        found = corrupted("shot_noise", severity, 64).astype(np.float64)
+        counts = np.ceil(found * photons / 255 - 1e-6)  # a photon is a level or more
         chosen = (levels > 40) & (levels < 110)  # at 15 photons, 1 in 1,000 is clipped
         counts, means = counts[chosen], levels[chosen] * photons / 255
         assert abs((counts - means).mean() / np.sqrt(means.mean() / means.size)) < 4
