@@ -8,8 +8,9 @@ from photographs import photographs
 from scipy import ndimage
 
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.corruptions.registry import CORRUPTIONS, Change
+from convnext_jax.evaluate.corruptions.registry import CORRUPTIONS
 from convnext_jax.evaluate.displacements import scale, translate
+from convnext_jax.evaluate.predictions import Change
 from convnext_jax.evaluate.robustness import (
     CorruptedPart,
     Predict,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.errors import check
-from convnext_jax.evaluate.corruptions.registry import Change
+from convnext_jax.evaluate.predictions import Change
 from convnext_jax.evaluate.corruptions.resampling import bilinear, repeat_edge
 
 

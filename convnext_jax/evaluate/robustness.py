@@ -8,8 +8,9 @@ import numpy as np
 
 from convnext_jax.errors import UserError, nearest
 from convnext_jax.evaluate.corruptions.constants import SEVERITIES
-from convnext_jax.evaluate.corruptions.registry import CORRUPTIONS, Change, check_images, corrupt
+from convnext_jax.evaluate.corruptions.registry import CORRUPTIONS, check_images, corrupt
 from convnext_jax.evaluate.displacements import scale, translate
+from convnext_jax.evaluate.predictions import Change
 
 SHIFTS = (1, 2, 3, 4)  # pixels
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}

@@ -10,9 +10,9 @@ import numpy as np
 from convnext_jax.errors import UserError, check, nearest
 from convnext_jax.evaluate.corruptions import blur, digital, jpeg, noise, weather
 from convnext_jax.evaluate.corruptions.constants import SEVERITIES, truncated
+from convnext_jax.evaluate.predictions import Change
 from convnext_jax.keys import Stream, stream_key
 
-Change = Callable[[jax.Array, jax.Array], jax.Array]
 Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 # The order is that of the paper, and gives each its own randomness: add new ones at the end.
