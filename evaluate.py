@@ -1,13 +1,15 @@
 """Evaluates checkpoints: ``python evaluate.py --workdir runs/c100``."""
 
+import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_jax.precision import DTYPES
-from convnext_jax.storage.cloud import to_path
+from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
 
 if TYPE_CHECKING:
@@ -69,6 +71,12 @@ def _parse() -> "Namespace":
         help="average over views of an image: its mirror image, or that and four shifts",
     )
     parser.add_argument("--cost", action="store_true", help="also measure the time of an image, alone and in batches")
+    parser.add_argument(
+        "--robustness", action="store_true", help="also measure on images that are corrupted, shifted and scaled"
+    )
+    parser.add_argument(
+        "--corrupted", type=local_path, metavar="DIR", help="also measure on CIFAR-10-C, ImageNet-C or the like"
+    )
     parser.add_argument("--format", default="table", choices=("table", "markdown", "json"), help="what is printed")
     parser.add_argument("--no_report", action="store_true", help="do not write report.html")
     parser.add_argument(
@@ -77,6 +85,8 @@ def _parse() -> "Namespace":
     arguments = parser.parse_args()
     if arguments.batch_size is not None and arguments.batch_size < 1:
         parser.error(f"--batch_size {arguments.batch_size}: must be at least 1")
+    if arguments.corrupted and not arguments.corrupted.is_dir():
+        parser.error(f"--corrupted {arguments.corrupted}: there is no such folder")
     if unknown := [name for name in arguments.weights if name not in ("raw", "ema")]:
         parser.error(f"--weights {unknown[0]}: must be raw, ema or raw,ema")
     return arguments
@@ -88,7 +98,6 @@ def _list(text: str) -> list[str]:
 
 def _evaluate(arguments: "Namespace", workdir: Path, step: str, weights: str) -> "list[Evaluation]":
     from convnext_jax.evaluate.offline import Selection, evaluate_workdir
-    from convnext_jax.tools.benchmark.inference import inference_cost
 
     evaluations = evaluate_workdir(
         workdir,
@@ -103,15 +112,58 @@ def _evaluate(arguments: "Namespace", workdir: Path, step: str, weights: str) ->
             tta=arguments.tta,
         ),
     )
-    if arguments.cost:
-        for each in evaluations:
-            forward = each.run.forward(arguments.tta)
-            each.figures["cost"] = inference_cost(forward, each.params, each.batch_stats, each.examples.images)
+    for each in evaluations:
+        each.figures.update(_further_figures(arguments, each))
     return evaluations
 
 
+def _further_figures(arguments: "Namespace", evaluation: "Evaluation") -> dict[str, Any]:
+    """Returns the figures that are asked for and need more forward passes."""
+    figures: dict[str, Any] = {}
+    examples, run = evaluation.examples, evaluation.run
+    if arguments.cost:
+        from convnext_jax.tools.benchmark.inference import inference_cost
+
+        forward = evaluation.predictor.forward
+        figures["cost"] = inference_cost(forward, evaluation.params, evaluation.batch_stats, examples.images)
+    if arguments.robustness:
+        from convnext_jax.evaluate.robustness import NUMBER_OF_CHANGES, measure_robustness
+
+        with _progress(NUMBER_OF_CHANGES, "robustness") as done:
+            figures["robustness"] = measure_robustness(
+                lambda change: done(evaluation.predict(examples.images, change)),
+                examples.labels,
+                examples.images.shape[1:],
+            )
+    if arguments.corrupted:
+        from convnext_jax.evaluate.corrupted_sets import read_corrupted_set
+        from convnext_jax.evaluate.robustness import measure_corrupted_set
+
+        parts = read_corrupted_set(arguments.corrupted, run.record.class_names, examples.images.shape[1:])
+        with _progress(None, str(arguments.corrupted)) as done:
+            measured = measure_corrupted_set(
+                lambda images: done(evaluation.predict(images)), parts, evaluation.figures["top1"]
+            )
+        figures["corrupted"] = {"folder": str(arguments.corrupted), **measured}
+    return figures
+
+
+@contextlib.contextmanager
+def _progress(total: int | None, title: str) -> Iterator[Callable[[Any], Any]]:
+    """Shows on a terminal how often the function that it yields was called, which returns what it is given."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, leave=False, disable=None) as bar:
+
+        def done(result: Any) -> Any:
+            bar.update()
+            return result
+
+        yield done
+
+
 def _print(form: str, groups: "list[Group]", comparisons: list[dict[str, Any]]) -> None:
-    from convnext_jax.report.evaluation_tables import about_rows, figure_rows, group_rows
+    from convnext_jax.report.evaluation_tables import about_rows, corruption_rows, figure_rows, group_rows
     from convnext_jax.report.tables import markdown_table, plain_table
 
     if form == "json":
@@ -121,6 +173,10 @@ def _print(form: str, groups: "list[Group]", comparisons: list[dict[str, Any]]) 
     if len(evaluations) == 1:
         figures = evaluations[0].figures
         tables = [(figure_rows(figures), (1, 2)), (about_rows(figures), ())]
+        for measured in (figures.get("robustness", {}).get("corruptions"), figures.get("corrupted")):
+            if measured:
+                rows = corruption_rows(measured)
+                tables.append((rows, range(1, len(rows[0]))))
     else:
         rows = group_rows(groups)
         tables = [(rows, range(1, len(rows[0])))]

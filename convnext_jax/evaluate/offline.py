@@ -12,7 +12,7 @@ from convnext_jax.data import Dataset, Split
 from convnext_jax.errors import UserError, writing
 from convnext_jax.evaluate.calibration import fit_temperature
 from convnext_jax.evaluate.figures import accuracy_figures, class_figures, superclass_figures
-from convnext_jax.evaluate.predictions import Predictor
+from convnext_jax.evaluate.predictions import Change, Predictor
 from convnext_jax.evaluate.saved_run import SavedRun
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.memory import device_text
@@ -54,6 +54,7 @@ class Evaluation:
       run: the run that it is of.
       step: its step.
       selection: what was asked for.
+      predictor: computed the logits.
       params: the parameters.
       batch_stats: the running statistics.
       examples: what it was evaluated on, N examples.
@@ -65,6 +66,7 @@ class Evaluation:
     run: SavedRun
     step: int
     selection: Selection
+    predictor: Predictor
     params: Any
     batch_stats: Any
     examples: Split
@@ -81,6 +83,10 @@ class Evaluation:
     def correct(self) -> np.ndarray:
         """Whether each example was taken for what it is, bool [N]."""
         return self.predicted == self.examples.labels
+
+    def predict(self, images: np.ndarray, change: Change | None = None) -> np.ndarray:
+        """Returns the classes that other images, uint8 [N,H,W,C], are taken for, int64 [N]; see `Predictor`."""
+        return self.predictor(self.params, self.batch_stats, images, change=change).argmax(-1)
 
 
 def evaluate_workdir(workdir: Path, selection: Selection = Selection()) -> list[Evaluation]:
@@ -165,7 +171,7 @@ def evaluate_parameters(
         "per_class": class_figures(predicted, examples.labels, names),
         "per_superclass": superclass_figures(predicted, examples.labels, names),
     }
-    return Evaluation(run, step, selection, params, batch_stats, examples, logits, temperature, figures)
+    return Evaluation(run, step, selection, predictor, params, batch_stats, examples, logits, temperature, figures)
 
 
 def summary_of(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

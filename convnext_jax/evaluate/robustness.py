@@ -16,6 +16,8 @@ SHIFTS = (1, 2, 3, 4)  # pixels
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 SCALES = (0.7, 0.8, 0.9, 1.1, 1.2, 1.3)
 
+NUMBER_OF_CHANGES = len(SEVERITIES) * len(CORRUPTIONS) + len(SHIFTS) * len(DIRECTIONS) + len(SCALES)
+
 # The predicted classes of a whole split, int [N], after a change of its images; None is no change.
 Predict = Callable[[Change | None], np.ndarray]
 

@@ -1,6 +1,7 @@
-"""The charts of an evaluation's page: reliability, learning curves."""
+"""The charts of an evaluation's page: learning curves, reliability, corruptions."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -59,3 +60,27 @@ def curves_chart(lines: Sequence[Line], split: str) -> str:
                 axes.plot(epochs, values, color=color, label=shown, marker="." if len(epochs) < 30 else None)
         style_axes(axes, x="epoch", y=label)
     return chart(figure, alt=f"Loss and top-1 accuracy by epoch, on the training images and on {split}")
+
+
+def corruption_chart(corruptions: Mapping[str, Any], clean: float) -> str:
+    """Returns the accuracy under each corruption, the mean over its severities and each of them, the lowest first.
+
+    Args:
+      corruptions: what `convnext_jax.evaluate.robustness.summarize_corruptions` returns.
+      clean: the accuracy on the images as they are.
+    """
+    means = dict(sorted(corruptions["top1"].items(), key=lambda item: -item[1]))
+    figure = new_figure(10, 1.4 + 0.3 * len(means))
+    axes = figure.subplots()
+    axes.barh(
+        list(means), list(means.values()), height=0.62, color=SERIES[0], alpha=0.75, label="mean of the severities"
+    )
+    for row, name in enumerate(means):
+        values = list(corruptions["by_severity"][name].values())
+        axes.plot(values, [row] * len(values), ".", color=SERIES[3], label=None if row else "each severity")
+    axes.axvline(clean, color=SERIES[2], linewidth=2, label="without corruption")
+    axes.set_xlim(0, 1)
+    style_axes(axes, x="top-1", y="")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.9 / len(means)), ncols=3, frameon=False, labelcolor=INK)
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in means.items())
+    return chart(figure, alt=f"Top-1 under corruption, {clean:.1%} without: {told}")

@@ -12,8 +12,15 @@ from convnext_jax.errors import writing
 from convnext_jax.evaluate.comparison import Group
 from convnext_jax.evaluate.offline import Evaluation
 from convnext_jax.report.confusion import add_confusion
-from convnext_jax.report.evaluation_charts import curves_chart, reliability_chart
-from convnext_jax.report.evaluation_tables import about_rows, class_rows, figure_rows, group_rows
+from convnext_jax.report.evaluation_charts import corruption_chart, curves_chart, reliability_chart
+from convnext_jax.report.evaluation_tables import (
+    about_rows,
+    class_rows,
+    corruption_rows,
+    displacement_rows,
+    figure_rows,
+    group_rows,
+)
 from convnext_jax.report.page import Page, code, data_uri, details, table, text
 from convnext_jax.storage.files import parse_json, write_text
 from convnext_jax.workdir.metrics_log import read_metrics
@@ -54,6 +61,8 @@ def evaluation_page(evaluation: Evaluation, *, command: str) -> Page:
         reliability_chart(evaluation.logits, labels, evaluation.temperature),
     )
     page.add("Classes", *_class_tables(figures))
+    if parts := _robustness(figures):
+        page.add("Robustness", *parts)
     page.add("Pictures", *_pictures(evaluation))
     page.add("Run", *_about_run(run.workdir, run.experiment.to_dict(), command))
     return page
@@ -131,6 +140,33 @@ def _class_tables(figures: Mapping[str, Any]) -> list[str]:
         rows = class_rows(figures["per_superclass"])
         caption = f"The {len(rows) - 1} superclasses; a confusion within one counts as right"
         parts.append(details("Superclasses", table(rows, caption=caption, numbers=numbers)))
+    return parts
+
+
+def _robustness(figures: Mapping[str, Any]) -> list[str]:
+    parts = []
+    for name, found in (("robustness", "made here"), ("corrupted", "")):
+        if name not in figures:
+            continue
+        measured = figures[name]
+        corruptions = measured.get("corruptions", measured)
+        where = found or measured["folder"]
+        rows = corruption_rows(corruptions)
+        caption = f"Top-1 under corruption ({where})"
+        parts += [
+            f"<h3>Corruptions ({text(where)}): {corruptions['mean_top1']:.2%} top-1 in the mean</h3>",
+            corruption_chart(corruptions, figures["top1"]),
+            details("By severity", table(rows, caption=caption, numbers=range(1, len(rows[0])))),
+        ]
+        if "translation" in measured:
+            shifted = displacement_rows(measured["translation"], "pixels")
+            scaled = displacement_rows(measured["scale"], "factor")
+            parts += [
+                '<div class="columns">',
+                table(shifted, caption="Shifted by, mean of four directions", numbers=(1, 2)),
+                table(scaled, caption="Scaled by", numbers=(1, 2)),
+                "</div>",
+            ]
     return parts
 
 

@@ -87,3 +87,24 @@ def group_rows(groups: Sequence[Group]) -> list[list[str]]:
             ]
             rows.append([f"{group.name}: mean ± std", "", *cells, ""])
     return rows
+
+
+def corruption_rows(corruptions: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the top-1 accuracy under each corruption by severity, and the means, a head first.
+
+    Args:
+      corruptions: what `convnext_jax.evaluate.robustness.summarize_corruptions` returns.
+    """
+    severities = sorted({severity for each in corruptions["by_severity"].values() for severity in each})
+    rows = [["corruption", *(f"severity {severity}" for severity in severities), "mean"]]
+    for name, accuracies in corruptions["by_severity"].items():
+        cells = [f"{accuracies[severity]:.1%}" if severity in accuracies else "" for severity in severities]
+        rows.append([name, *cells, f"{corruptions['top1'][name]:.1%}"])
+    return [*rows, ["mean", *[""] * len(severities), f"{corruptions['mean_top1']:.2%}"]]
+
+
+def displacement_rows(displaced: Mapping[str, Mapping[str, float]], what: str) -> list[tuple[str, str, str]]:
+    """Returns the accuracy and the consistency by distance or by factor, a head with ``what`` first."""
+    return [(what, "top-1", "same prediction")] + [
+        (by, f"{each['top1']:.2%}", f"{each['consistency']:.2%}") for by, each in displaced.items()
+    ]
