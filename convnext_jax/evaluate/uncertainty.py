@@ -1,10 +1,10 @@
 """How sure a figure is: bootstrap intervals, and the comparison of two models on the same examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, ttest_ind
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -65,6 +65,31 @@ def paired_comparison(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
         "only_second": only_second,
         "p_value": float(binomtest(only_first, differing).pvalue) if differing else 1.0,
     }
+
+
+def difference_of_means(first: Sequence[float], second: Sequence[float]) -> tuple[float, list[float] | None]:
+    """Compares a figure of two recipes over the seeds of each.
+
+    >>> difference_of_means([0.5, 0.75], [0.875])
+    (0.25, None)
+
+    Args:
+      first: the figure of each seed of the first recipe.
+      second: the figure of each seed of the second.
+
+    Returns:
+      The mean of the second less that of the first, and its 95% interval by Welch's t-test; None if a recipe has fewer
+      than two seeds, or if neither varies at all.
+
+    Reference:
+      Welch, `The generalization of "Student's" problem when several different population variances are involved
+      <https://doi.org/10.1093/biomet/34.1-2.28>`_, 1947.
+    """
+    difference = float(np.mean(second) - np.mean(first))
+    if min(len(first), len(second)) < 2 or not (np.ptp(first) or np.ptp(second)):
+        return difference, None
+    found = ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
+    return difference, [float(found.low), float(found.high)]
 
 
 def _options() -> dict[str, Any]:

@@ -1,0 +1,232 @@
+"""The runs of several workdirs, read as far as they have come, with the seeds of one configuration in one group."""
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convnext_jax.config import Experiment
+from convnext_jax.errors import UserError
+from convnext_jax.workdir.claim import has_begun, identity, read_experiment, seed_runs
+from convnext_jax.workdir.dataset_record import DatasetRecord
+from convnext_jax.workdir.metrics_log import Line, read_metrics
+
+SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What a run is evaluated on. Figures of different examples are not compared.
+
+    Attributes:
+      dataset: the data set.
+      split: ``test`` or ``validation``.
+      count: how many examples there are; None if the run's record does not say.
+      checksum: of the examples; None if the run's record does not say.
+    """
+
+    dataset: str
+    split: str
+    count: int | None
+    checksum: str | None
+
+    def __str__(self) -> str:
+        count = "" if self.count is None else f" ({self.count:,} examples)"
+        return f"{self.dataset} {self.split}{count}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of one seed.
+
+    Attributes:
+      workdir: its folder.
+      experiment: its configuration.
+      examples: what it is evaluated on.
+      lines: the lines of its ``metrics.jsonl``, at least one.
+      finished: whether it has come to its end.
+    """
+
+    workdir: Path
+    experiment: Experiment
+    examples: Examples
+    lines: Sequence[Line]
+    finished: bool
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self.experiment.run.seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+      name: the shortest name that tells the group from the others.
+      runs: one for each seed.
+    """
+
+    name: str
+    runs: Sequence[Run]
+
+    @property
+    def label(self) -> str:
+        """The name, marked if a run has not finished."""
+        return self.name if all(run.finished for run in self.runs) else f"{self.name} (unfinished)"
+
+    @property
+    def examples(self) -> Examples:
+        """What its runs are evaluated on."""
+        return self.runs[0].examples
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its runs have in common, ``{"section.field": value}``."""
+        return _settings(self.runs[0].experiment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a list of folders holds.
+
+    Attributes:
+      runs: the runs that have logged a line.
+      waiting: seeds that have not, by their folders.
+      skipped: why a folder was left out, a sentence for each.
+    """
+
+    runs: Sequence[Run]
+    waiting: Sequence[Path]
+    skipped: Sequence[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no run is still to come to its end."""
+        return not self.waiting and all(run.finished for run in self.runs)
+
+
+def find_runs(folders: Sequence[Path]) -> Found:
+    """Reads the runs of workdirs, of one seed or of several. A workdir that is given twice is read once."""
+    runs: list[Run] = []
+    waiting: list[Path] = []
+    skipped: list[str] = []
+    seen: set[str] = set()
+    for folder in folders:
+        try:
+            seeds = seed_runs(folder, read_experiment(folder))
+        except UserError as error:
+            skipped.append(str(error))
+            continue
+        for workdir, expected in seeds:
+            key = os.path.normpath(workdir)
+            if key in seen:
+                continue
+            seen.add(key)
+            try:
+                run = _read_run(workdir, expected)
+            except UserError as error:
+                skipped.append(str(error))
+                continue
+            if run is None:
+                waiting.append(workdir)
+            else:
+                runs.append(run)
+    return Found(runs, waiting, skipped)
+
+
+def _read_run(workdir: Path, expected: Experiment) -> Run | None:
+    """Returns a run, None if it has logged nothing."""
+    lines = read_metrics(workdir / "metrics.jsonl")
+    if not lines or not has_begun(workdir):
+        return None
+    experiment = read_experiment(workdir) if (workdir / "config.json").exists() else expected
+    record = DatasetRecord.read(workdir)
+    logged = (split for split in SPLITS if any(f"{split}/top1" in line for line in lines))
+    split = next(logged, "validation" if "validation" in record.splits else "test")
+    entry = record.splits.get(split)
+    examples = Examples(record.name, split, entry and entry.examples, entry and entry.checksum)
+    # A run that is made longer keeps the summary of the shorter one until its own end.
+    finished = (workdir / "summary.json").exists() and lines[-1]["epoch"] > experiment.run.epochs - 1e-3
+    return Run(workdir, experiment, examples, lines, finished)
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Returns the runs in groups, in the order of their first ones.
+
+    A second run of the same seed is no further sample of the training, so it begins a group of its own.
+    """
+    groups: list[list[Run]] = []
+    for run in runs:
+        for group in groups:
+            same = group[0].examples == run.examples and _settings(group[0].experiment) == _settings(run.experiment)
+            if same and run.seed not in {each.seed for each in group}:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    names = _names(groups)
+    return [Group(name, sorted(group, key=lambda run: run.seed)) for name, group in zip(names, groups, strict=True)]
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    return {name: value for name, value in identity(experiment).items() if name not in ("run.seed", "run.seeds")}
+
+
+def differing_settings(groups: Sequence[Group]) -> list[str]:
+    """Returns the fields, ``section.field``, in which groups differ; those that all of them have come first."""
+    settings = [group.settings for group in groups]
+    names = dict.fromkeys(name for each in settings for name in each)
+    differing = [name for name in names if len({repr(each.get(name)) for each in settings}) > 1]
+    return sorted(differing, key=lambda name: not all(name in each for each in settings))
+
+
+def setting_text(value: object) -> str:
+    """Returns the value of a field as a cell of a table.
+
+    >>> setting_text((2, 2, 6, 2)), setting_text(0.00100), setting_text(None)
+    ('2, 2, 6, 2', '0.001', 'none')
+    """
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(setting_text, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Returns the shortest name for each group that tells it from the others."""
+    shorts = _short_paths(_named_folders(groups))
+    # Of seeds in folders side by side, ``c100-seed0`` and ``c100-seed1``, what their names have in common.
+    common = [re.sub(r"[\W_]*([\W_]s(eed)?)?[\W_]*$", "", os.path.commonprefix(names)) for names in shorts]
+    taken = Counter(common)
+    return [
+        names[0]
+        if len(names) == 1
+        else (short if short and taken[short] == 1 else f"{names[0]} and {len(names) - 1} more")
+        for names, short in zip(shorts, common, strict=True)
+    ]
+
+
+def _named_folders(groups: Sequence[Sequence[Run]]) -> list[list[str]]:
+    """Returns the folders that name each group: those of its runs, or the one that its ``seed_<n>`` lie in."""
+    parents = [{os.path.dirname(os.path.abspath(run.workdir)) for run in group} for group in groups]
+    owners = Counter(parent for each in parents for parent in each)
+
+    def named(folder: str) -> str:
+        parent, name = os.path.split(folder)
+        return parent if re.fullmatch(r"seed_\d+", name) and owners[parent] == 1 else folder
+
+    return [list(dict.fromkeys(named(os.path.abspath(run.workdir)) for run in group)) for group in groups]
+
+
+def _short_paths(groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Returns as many of the last parts of all paths as tell those of different groups apart."""
+    parts = [[path.split("/") for path in group] for group in groups]
+    for depth in range(1, max((len(each) for group in parts for each in group), default=0) + 1):
+        names = [["/".join(each[-depth:]) for each in group] for group in parts]
+        if max(Counter(name for group in names for name in set(group)).values()) == 1:
+            return names
+    return [list(group) for group in groups]
