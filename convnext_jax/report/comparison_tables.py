@@ -12,7 +12,17 @@ from convnext_jax.report.run_figures import Figures, figures_of
 from convnext_jax.report.run_groups import Group, differing_settings, setting_text
 
 COLUMNS = 4  # settings beside the figures; more do not fit
-_HEAD = ("seeds", "epochs", "evaluations", "last top-1 %", "best top-1 %", "last top-5 %", "last loss", "time")
+_HEAD = (
+    "seeds",
+    "epochs",
+    "evaluations",
+    "last top-1 %",
+    "best top-1 %",
+    "best epoch",
+    "last top-5 %",
+    "last loss",
+    "time",
+)
 _DIFFERENCES = ("seeds", "last top-1, points", "best top-1, points", "last top-5, points", "last loss")
 
 
@@ -34,29 +44,27 @@ def _cells(figures: Figures) -> list[str]:
     total = runs[0].experiment.run.epochs
     if not all(run.finished for run in runs):
         epochs += f" of {total}"
-    best = ""
-    if figures.seeds:
-        chosen = [line["epoch"] for line in figures.best()]
-        plural = "s" if len(set(chosen)) > 1 else ""
-        best = f"{_mean(figures.best_top1(), 100, 2)} (epoch{plural} {_range(chosen)})"
     return [
         str(len(runs)),
         epochs,
-        _range([len(lines) for lines in figures.seeds] or [0]),
-        _mean(figures.last("top1"), 100, 2),
-        best,
-        _mean(figures.last("top5"), 100, 2),
-        _mean(figures.last("loss"), 1, 4),
+        _range([len(lines) for lines in figures.seeds]) or "0",
+        mean_text(figures.last("top1"), 100, 2),
+        mean_text(figures.best_top1(), 100, 2),
+        _range([line["epoch"] for line in figures.best()]),
+        mean_text(figures.last("top5"), 100, 2),
+        mean_text(figures.last("loss"), 1, 4),
         str(datetime.timedelta(seconds=round(statistics.fmean(run.lines[-1]["seconds"] for run in runs)))),
     ]
 
 
 def _range(values: Sequence[float]) -> str:
+    if not values:
+        return ""
     low, high = min(values), max(values)
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _mean(values: Sequence[float], factor: float, digits: int) -> str:
+def mean_text(values: Sequence[float], factor: float, digits: int) -> str:
     """Returns the mean, with the sample standard deviation of several seeds; nothing of none."""
     scaled = [factor * value for value in values]
     if len(scaled) < 2:
@@ -68,7 +76,7 @@ def _mean(values: Sequence[float], factor: float, digits: int) -> str:
 def difference_rows(groups: Sequence[Group]) -> list[list[str]]:
     """Returns the head and a row for each group but the first and each kind of weights that both have kept."""
     first = {figures.weights: figures for figures in figures_of(groups[0])}
-    rows = [[f"less {groups[0].label}", "weights", *_DIFFERENCES]]
+    rows = [[f"difference to {groups[0].label}", "weights", *_DIFFERENCES]]
     for group in groups[1:]:
         for figures in figures_of(group):
             base = first.get(figures.weights)
@@ -80,7 +88,7 @@ def difference_rows(groups: Sequence[Group]) -> list[list[str]]:
                 _difference(base.last("top5"), figures.last("top5"), 100, 2),
                 _difference(base.last("loss"), figures.last("loss"), 1, 4),
             ]
-            rows.append([group.label, figures.weights, f"{len(figures.seeds)} less {len(base.seeds)}", *cells])
+            rows.append([group.label, figures.weights, f"{len(figures.seeds)} to {len(base.seeds)}", *cells])
     return rows
 
 
@@ -99,7 +107,7 @@ def how_to_read(groups: Sequence[Group]) -> list[str]:
     notes = [
         f"All figures are of the {split} split, {groups[0].examples}, as logged while training. Accuracies are in %.",
         "Last is the last evaluation. Best is the one with the highest top-1 accuracy of all evaluations, chosen on the"
-        f" same {split} examples that it is reported on: a bit too high, the more so the more evaluations there were.",
+        f" same {split} examples that it is reported on. So it is a little too high, the more so the more evaluations.",
     ]
     if any(len(group.runs) > 1 for group in groups):
         notes.append("Of several seeds: mean ± sample standard deviation.")

@@ -17,6 +17,7 @@ from convnext_jax.report.pictures import shown
 
 # The colors that a chart is drawn in, and what the page puts in their places. Each pair is legible in both themes.
 INK, FAINT, SERIES = "#0a0b0c", "#0d0e0f", ("#01a201", "#02a202", "#03a203", "#04a204", "#05a205", "#06a206")
+_COLOR_NAMES = {"ink": INK, "faint": FAINT, **{f"series-{number}": color for number, color in enumerate(SERIES)}}
 
 
 class Page:
@@ -25,11 +26,13 @@ class Page:
     Args:
       title: of the page.
       lead: a sentence below it.
+      refresh: seconds after which a browser loads the page again; None is never.
     """
 
-    def __init__(self, title: str, lead: str = "") -> None:
+    def __init__(self, title: str, lead: str = "", *, refresh: float | None = None) -> None:
         self.title = title
         self._lead = lead
+        self._refresh = refresh
         self._sections: list[tuple[str, str]] = []
         self._scripts: list[str] = []
 
@@ -43,7 +46,7 @@ class Page:
 
     def html(self) -> str:
         """Returns the page."""
-        style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+        style = _style()
         names = [(re.sub(r"\W+", "-", heading.lower()).strip("-"), heading, body) for heading, body in self._sections]
         links = "".join(f'<a href="#{name}">{text(heading)}</a>' for name, heading, _ in names)
         sections = "\n".join(
@@ -53,14 +56,25 @@ class Page:
         )
         scripts = "\n".join(f"<script>\n{script}\n</script>" for script in self._scripts)
         lead = f'<p class="lead">{text(self._lead)}</p>' if self._lead else ""
+        refresh = "" if self._refresh is None else f'<meta http-equiv="refresh" content="{self._refresh:g}">\n'
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+            f'<meta name="color-scheme" content="light dark">\n{refresh}<link rel="icon" href="data:,">\n'
             f"<title>{text(self.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
             f'<header>\n<h1>{text(self.title)}</h1>\n{lead}\n<nav aria-label="Sections">{links}</nav>\n</header>\n'
             f"<main>\n{sections}\n</main>\n{scripts}\n</body>\n</html>\n"
         )
+
+
+def _style() -> str:
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+
+
+def light_series() -> tuple[str, ...]:
+    """Returns the colors that `SERIES` have in the light theme, for a picture outside of the page."""
+    light = dict(re.findall(r"--([\w-]+): (#\w+);", _style().partition("}")[0]))
+    return tuple(light[f"series-{number}"] for number in range(len(SERIES)))
 
 
 def text(value: object) -> str:
@@ -120,11 +134,12 @@ def chart(figure: Figure, *, alt: str) -> str:
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     svg = drawn.getvalue()
     svg = svg[svg.index("<svg") :]
-    for name, color in [("ink", INK), ("faint", FAINT), *((f"series-{n}", color) for n, color in enumerate(SERIES))]:
+    for name, color in _COLOR_NAMES.items():
         svg = svg.replace(color, f"var(--{name})")
     opening = f'<svg role="img" aria-label="{text(alt)}" class="chart"'
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the same in every chart of a page, and nothing refers to them
     return '<div class="scroll">' + svg.replace("<svg", opening, 1) + "</div>"
 
 

@@ -61,12 +61,14 @@ class Curve:
       mean: points (x, mean over the seeds) where all seeds have a value. Of the wall time x is a mean, too.
       low: the lowest value of a seed at each point; empty if there is only one seed.
       high: the highest.
+      steps: the step of each of these points.
       ahead: the points of each seed that has come further than others, from the last of the mean on.
     """
 
     mean: Points
     low: list[float]
     high: list[float]
+    steps: list[int]
     ahead: Sequence[Points]
 
 
@@ -78,7 +80,7 @@ def curve(seeds: Sequence[Sequence[Line]], name: str, x: str) -> Curve:
       name: of the figure.
       x: what it is drawn over: ``epoch`` or ``seconds``.
     """
-    values = [{line["step"]: (line[x], line[name]) for line in lines if name in line} for lines in seeds]
+    values = [{int(line["step"]): (line[x], line[name]) for line in lines if name in line} for lines in seeds]
     values = [each for each in values if each]
     common = sorted(set.intersection(*map(set, values))) if values else []
     columns = [[each[step] for each in values] for step in common]
@@ -90,5 +92,6 @@ def curve(seeds: Sequence[Sequence[Line]], name: str, x: str) -> Curve:
         mean,
         [min(y for _, y in each) for each in columns] if several else [],
         [max(y for _, y in each) for each in columns] if several else [],
+        common,
         ahead,
     )

@@ -117,6 +117,9 @@ def find_runs(folders: Sequence[Path]) -> Found:
     skipped: list[str] = []
     seen: set[str] = set()
     for folder in folders:
+        if not (folder / "config.json").exists():
+            skipped.append(f"{folder} is no workdir of train.py: it has no config.json")
+            continue
         try:
             seeds = seed_runs(folder, read_experiment(folder))
         except UserError as error:

@@ -1,0 +1,258 @@
+"""A comparison of runs as a page of HTML, a picture and Markdown."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from convnext_jax.report import comparison_tables as tables
+from convnext_jax.report import page as html
+from convnext_jax.report.comparison_charts import OVER, Panel, draw, panels, style_of
+from convnext_jax.report.run_figures import METRICS, figures_of
+from convnext_jax.report.run_groups import Examples, Found, Group, differing_settings, group_runs, setting_text
+from convnext_jax.report.tables import markdown_table
+from convnext_jax.storage.files import write_bytes, write_text
+
+_LINES = (
+    "Solid lines are the raw weights, dashed ones their moving average (EMA). A star is the best evaluation of a seed."
+    " Of several seeds the line is the mean and the band reaches from the lowest to the highest. A thin line is a seed"
+    " that has come further than the others. Wall time is that of all starts of a run together."
+)
+_DPI = 110
+# A box of the legend shows and hides the lines of a group, and stays as it is when the page is loaded again.
+_SCRIPT = """
+for (const section of document.querySelectorAll("section")) {
+  const boxes = [...section.querySelectorAll(".legend input")];
+  const apply = () => {
+    for (const box of boxes) {
+      for (const line of section.querySelectorAll("." + box.value)) line.style.display = box.checked ? "" : "none";
+      try { sessionStorage.setItem(section.id + box.name, box.checked ? "" : "hidden"); } catch { /* not allowed */ }
+    }
+  };
+  for (const box of boxes) {
+    try { box.checked = !sessionStorage.getItem(section.id + box.name); } catch { /* not allowed */ }
+    box.addEventListener("change", apply);
+  }
+  for (const button of section.querySelectorAll(".legend button")) {
+    button.addEventListener("click", () => {
+      for (const box of boxes) box.checked = button.value === "all";
+      apply();
+    });
+  }
+  apply();
+}
+""".strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Groups of runs, those that are evaluated on the same examples together.
+
+    Attributes:
+      parts: the groups of each set of examples.
+      notes: what is missing and why, in sentences.
+    """
+
+    parts: Sequence[Sequence[Group]]
+    notes: Sequence[str]
+
+    @classmethod
+    def of(cls, found: Found) -> "Comparison":
+        """Returns the comparison of the runs that were found."""
+        parts: dict[Examples, list[Group]] = {}
+        for group in group_runs(found.runs):
+            parts.setdefault(group.examples, []).append(group)
+        notes = [f"Left out: {reason}." for reason in found.skipped]
+        if found.waiting:
+            notes.append(f"Nothing is logged yet in {', '.join(map(str, found.waiting))}.")
+        if len(parts) > 1:
+            notes.append(
+                f"The runs are evaluated on {len(parts)} different sets of examples ({', '.join(map(str, parts))})."
+                " Figures of different examples cannot be compared, so each set has tables and curves of its own."
+            )
+        return cls(list(parts.values()), notes)
+
+    @property
+    def title(self) -> str:
+        """What is compared, in words."""
+        names = [group.name for groups in self.parts for group in groups]
+        return f"Comparison of {' and '.join(names) if len(names) <= 2 else f'{len(names)} groups of runs'}"
+
+    def write(self, folder: Path, *, lead: str = "", refresh: float | None = None) -> None:
+        """Writes ``comparison.html``, ``comparison.png`` and ``comparison.md`` into an existing folder.
+
+        Args:
+          folder: the folder.
+          lead: a sentence for the head of the page.
+          refresh: seconds after which a browser loads the page again.
+        """
+        write_text(folder / "comparison.html", self.page(lead, refresh))
+        write_text(folder / "comparison.md", self.markdown() + "\n")
+        if self.parts:
+            write_bytes(folder / "comparison.png", self.picture())
+
+    def markdown(self) -> str:
+        """Returns the tables."""
+        blocks = [*self.notes]
+        for groups in self.parts:
+            blocks += [f"**{groups[0].examples}**"] if len(self.parts) > 1 else []
+            blocks += [markdown_table(tables.figure_rows(groups)), " ".join(tables.how_to_read(groups))]
+            differences = tables.difference_rows(groups)
+            if len(differences) > 1:
+                blocks += [markdown_table(differences), " ".join(tables.how_differences_are_made(groups))]
+        return "\n\n".join(block for block in blocks if block)
+
+    def page(self, lead: str = "", refresh: float | None = None) -> str:
+        """Returns the page; see `write`."""
+        page = html.Page(self.title, lead, refresh=refresh)
+        if self.notes:
+            page.add("Notes", *map(_note, self.notes))
+        for groups in self.parts:
+            of = f" on {groups[0].examples}" if len(self.parts) > 1 else ""
+            page.add(f"Figures{of}", *_figure_tables(groups))
+            differences = tables.difference_rows(groups)
+            if len(differences) > 1:
+                caption = f"Differences to {groups[0].label}"
+                shown = html.table(differences, caption=caption, numbers=range(3, len(differences[0])))
+                page.add(f"Differences{of}", shown, *map(_note, tables.how_differences_are_made(groups)))
+            page.add(f"Curves{of}", _note(_LINES), _legend(groups), *_charts(groups))
+        page.add_script(_SCRIPT)
+        return page.html()
+
+    def picture(self) -> bytes:
+        """Returns the curves as a PNG picture."""
+        rows = [len(panels(groups)) for groups in self.parts]
+        heights = [3.1 * count + 0.11 * len(groups) + 1.0 for count, groups in zip(rows, self.parts, strict=True)]
+        figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(self.parts), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for part, groups in zip(parts, self.parts, strict=True):
+            shown = panels(groups)
+            grid = part.subplots(len(shown), len(OVER), squeeze=False)
+            for row, panel in zip(grid, shown, strict=True):
+                for axes, over in zip(row, OVER, strict=True):
+                    axes.set_xlabel(draw(axes, panel, groups, over, html.light_series()))
+                    axes.set_ylabel(panel.y)
+                    axes.grid(alpha=0.3)
+            part.suptitle(str(groups[0].examples))
+            part.legend(handles=_handles(groups), loc="outside lower left", ncols=2, frameon=False)
+        encoded = io.BytesIO()
+        figure.savefig(encoded, dpi=_DPI, format="png")
+        return encoded.getvalue()
+
+
+def _note(sentence: str) -> str:
+    return f'<p class="note">{html.text(sentence)}</p>'
+
+
+def _figure_tables(groups: Sequence[Group]) -> list[str]:
+    rows = tables.figure_rows(groups)
+    first_number = rows[0].index("weights") + 1
+    caption = f"Figures of the {groups[0].examples.split} split"
+    parts = [html.table(rows, caption=caption, numbers=range(first_number, len(rows[0])))]
+    parts += map(_note, tables.how_to_read(groups))
+    fields = differing_settings(groups)
+    if len(fields) > tables.COLUMNS:
+        settings = [[group.settings[name] if name in group.settings else "" for name in fields] for group in groups]
+        cells = [[group.name, *map(setting_text, each)] for group, each in zip(groups, settings, strict=True)]
+        table = html.table([["run", *fields], *cells], caption="Settings in which the groups differ")
+        parts.append(html.details("All settings that differ", table))
+    return parts
+
+
+def _charts(groups: Sequence[Group]) -> list[str]:
+    parts = []
+    for panel in panels(groups):
+        charts = "\n".join(_chart(panel, groups, over) for over in OVER)
+        parts += [
+            f"<h3>{html.text(panel.title[:1].upper() + panel.title[1:])}</h3>",
+            f'<div class="columns">{charts}</div>',
+        ]
+    return parts
+
+
+def _chart(panel: Panel, groups: Sequence[Group], over: str) -> str:
+    figure = html.new_figure(4.8, 3.3)
+    axes = figure.subplots()
+    html.style_axes(axes, x=draw(axes, panel, groups, over), y=panel.y)
+    drawn = html.chart(figure, alt=f"{panel.title} by {OVER[over]}, {groups[0].examples}. {_in_words(panel, groups)}")
+    return drawn.replace('id="group-', 'class="group-')
+
+
+def _in_words(panel: Panel, groups: Sequence[Group]) -> str:
+    """Returns what a chart shows: the figures at the end of its lines."""
+    if panel.metric not in METRICS:
+        return f"Of {', '.join(group.label for group in groups)}."
+    factor, digits = (1, 4) if panel.metric == "loss" else (100, 2)
+    ends = [
+        f"{group.label} {figures.weights} {tables.mean_text(figures.last(panel.metric), factor, digits)}"
+        for group in groups
+        for figures in panel.figures(group)
+    ]
+    return f"At the end: {'; '.join(ends)}."
+
+
+def _labels(groups: Sequence[Group]) -> list[str]:
+    """Returns the names of the groups with the first two settings in which they differ."""
+    fields = differing_settings(groups)[:2]
+    labels = []
+    for group in groups:
+        settings = group.settings
+        values = [f"{name.rpartition('.')[2]}={setting_text(settings[name])}" for name in fields if name in settings]
+        labels.append(f"{group.label}: {', '.join(values)}" if values else group.label)
+    return labels
+
+
+def _handles(groups: Sequence[Group]) -> list[Artist]:
+    """Returns what the legend of the picture is made of."""
+    colors = html.light_series()
+    handles: list[Artist] = []
+    for index, label in enumerate(_labels(groups)):
+        number, marker = style_of(index)
+        handles.append(Line2D([], [], color=colors[number], marker=marker, markersize=5, label=label))
+    gray = "0.4"
+    if any(figures.weights == "EMA" for group in groups for figures in figures_of(group)):
+        handles.append(Line2D([], [], color=gray, linestyle="--", label="moving average (EMA)"))
+    handles.append(
+        Line2D([], [], color=gray, linestyle="", marker="*", markersize=9, label="best evaluation of a seed")
+    )
+    if any(len(group.runs) > 1 for group in groups):
+        handles.append(Patch(color=gray, alpha=0.18, linewidth=0, label="lowest to highest seed"))
+    return handles
+
+
+def _legend(groups: Sequence[Group]) -> str:
+    """Returns the legend of all charts, with a box for each group that shows and hides its lines."""
+    entries = []
+    for index, label in enumerate(_labels(groups)):
+        entries.append(
+            f'<label><input type="checkbox" checked autocomplete="off" name="{html.text(groups[index].name)}"'
+            f' value="group-{index}">{_swatch(index)}{html.text(label)}</label>'
+        )
+    if len(groups) > 2:
+        entries += [f'<button type="button" value="{which}">{which}</button>' for which in ("all", "none")]
+    return f'<fieldset class="legend" aria-label="Groups that are shown">{"".join(entries)}</fieldset>'
+
+
+def _swatch(index: int) -> str:
+    """Returns a piece of the line of a group."""
+    number, marker = style_of(index)
+    shapes = {
+        "": "",
+        "o": '<circle cx="18" cy="6" r="4"/>',
+        "s": '<rect x="14" y="2" width="8" height="8"/>',
+        "^": '<path d="M13 10 18 2 23 10Z"/>',
+        "D": '<path d="M18 1 23 6 18 11 13 6Z"/>',
+        "v": '<path d="M13 2 18 10 23 2Z"/>',
+        "P": '<path d="M16 2h4v2h2v4h-2v2h-4v-2h-2v-4h2z"/>',
+        "X": '<path d="M14 2l4 3 4-3v8l-4-3-4 3z"/>',
+    }
+    color = f"var(--series-{number})"
+    return (
+        f'<svg viewBox="0 0 36 12" aria-hidden="true" fill="{color}" stroke="{color}">'
+        f'<path d="M0 6H36" stroke-width="2"/>{shapes[marker]}</svg>'
+    )
