@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,29 +16,45 @@ from convnext_jax.report import comparison_tables as tables
 from convnext_jax.report import page as html
 from convnext_jax.report.comparison_charts import OVER, Panel, draw, panels, style_of
 from convnext_jax.report.run_figures import METRICS, figures_of
-from convnext_jax.report.run_groups import Examples, Found, Group, differing_settings, group_runs, setting_text
+from convnext_jax.report.run_groups import (
+    Examples,
+    Found,
+    Group,
+    differing_settings,
+    group_runs,
+    setting_text,
+    short_fields,
+)
 from convnext_jax.report.tables import markdown_table
 from convnext_jax.storage.files import write_bytes, write_text
 
 _LINES = (
     "Solid lines are the raw weights, dashed ones their moving average (EMA). A star is the best evaluation of a seed."
     " Of several seeds the line is the mean and the band reaches from the lowest to the highest. A thin line is a seed"
-    " that has come further than the others. Wall time is that of all starts of a run together."
+    " that has come further than the others. The vertical axes begin with what the runs reach after a quarter of their"
+    " evaluations. Wall time is that of all starts of a run together."
 )
 _DPI = 110
-# A box of the legend shows and hides the lines of a group, and stays as it is when the page is loaded again.
+# A box of the legend shows and hides the lines of a group, and stays as it is when the page is loaded again. While the
+# pointer or the focus is on it, the other lines are pale.
 _SCRIPT = """
 for (const section of document.querySelectorAll("section")) {
   const boxes = [...section.querySelectorAll(".legend input")];
+  const style = (box, name, value) => {
+    for (const line of section.querySelectorAll("." + box.value)) line.style[name] = value;
+  };
   const apply = () => {
     for (const box of boxes) {
-      for (const line of section.querySelectorAll("." + box.value)) line.style.display = box.checked ? "" : "none";
+      style(box, "display", box.checked ? "" : "none");
       try { sessionStorage.setItem(section.id + box.name, box.checked ? "" : "hidden"); } catch { /* not allowed */ }
     }
   };
+  const point = (chosen) => boxes.forEach((box) => style(box, "opacity", chosen && box !== chosen ? 0.12 : ""));
   for (const box of boxes) {
     try { box.checked = !sessionStorage.getItem(section.id + box.name); } catch { /* not allowed */ }
     box.addEventListener("change", apply);
+    for (const event of ["pointerenter", "focusin"]) box.parentElement.addEventListener(event, () => point(box));
+    for (const event of ["pointerleave", "focusout"]) box.parentElement.addEventListener(event, () => point(null));
   }
   for (const button of section.querySelectorAll(".legend button")) {
     button.addEventListener("click", () => {
@@ -81,20 +99,26 @@ class Comparison:
     def title(self) -> str:
         """What is compared, in words."""
         names = [group.name for groups in self.parts for group in groups]
+        if not names:
+            return "Comparison of runs"
         return f"Comparison of {' and '.join(names) if len(names) <= 2 else f'{len(names)} groups of runs'}"
 
-    def write(self, folder: Path, *, lead: str = "", refresh: float | None = None) -> None:
-        """Writes ``comparison.html``, ``comparison.png`` and ``comparison.md`` into an existing folder.
-
-        Args:
-          folder: the folder.
-          lead: a sentence for the head of the page.
-          refresh: seconds after which a browser loads the page again.
-        """
-        write_text(folder / "comparison.html", self.page(lead, refresh))
+    def write(self, folder: Path) -> None:
+        """Writes ``comparison.html``, ``comparison.md`` and ``comparison.png`` into an existing folder."""
+        write_text(folder / "comparison.html", self.page())
         write_text(folder / "comparison.md", self.markdown() + "\n")
         if self.parts:
             write_bytes(folder / "comparison.png", self.picture())
+
+    def write_live(self, folder: Path, every: float) -> None:
+        """Writes ``comparison.html`` alone, as a page that loads itself again.
+
+        Args:
+          folder: an existing folder.
+          every: seconds between two loads.
+        """
+        lead = f"As of {time.strftime('%H:%M:%S')}. The page loads itself again every {every:g} seconds."
+        write_text(folder / "comparison.html", self.page(lead, every))
 
     def markdown(self) -> str:
         """Returns the tables."""
@@ -108,7 +132,12 @@ class Comparison:
         return "\n\n".join(block for block in blocks if block)
 
     def page(self, lead: str = "", refresh: float | None = None) -> str:
-        """Returns the page; see `write`."""
+        """Returns the page.
+
+        Args:
+          lead: a sentence below the title.
+          refresh: seconds after which a browser loads the page again; None is never.
+        """
         page = html.Page(self.title, lead, refresh=refresh)
         if self.notes:
             page.add("Notes", *map(_note, self.notes))
@@ -146,7 +175,8 @@ class Comparison:
 
 
 def _note(sentence: str) -> str:
-    return f'<p class="note">{html.text(sentence)}</p>'
+    with_code = re.sub("`(.*?)`", r"<code>\1</code>", html.text(sentence))
+    return f'<p class="note">{with_code}</p>'
 
 
 def _figure_tables(groups: Sequence[Group]) -> list[str]:
@@ -199,10 +229,15 @@ def _in_words(panel: Panel, groups: Sequence[Group]) -> str:
 def _labels(groups: Sequence[Group]) -> list[str]:
     """Returns the names of the groups with the first two settings in which they differ."""
     fields = differing_settings(groups)[:2]
+    names = short_fields(fields)
     labels = []
     for group in groups:
         settings = group.settings
-        values = [f"{name.rpartition('.')[2]}={setting_text(settings[name])}" for name in fields if name in settings]
+        values = [
+            f"{name}={setting_text(settings[field])}"
+            for name, field in zip(names, fields, strict=True)
+            if field in settings
+        ]
         labels.append(f"{group.label}: {', '.join(values)}" if values else group.label)
     return labels
 
@@ -234,7 +269,8 @@ def _legend(groups: Sequence[Group]) -> str:
             f' value="group-{index}">{_swatch(index)}{html.text(label)}</label>'
         )
     if len(groups) > 2:
-        entries += [f'<button type="button" value="{which}">{which}</button>' for which in ("all", "none")]
+        buttons = (f'<button type="button" value="{which}">{which}</button>' for which in ("all", "none"))
+        entries.append(f"<span>{' '.join(buttons)}</span>")
     return f'<fieldset class="legend" aria-label="Groups that are shown">{"".join(entries)}</fieldset>'
 
 

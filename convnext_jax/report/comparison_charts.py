@@ -1,6 +1,7 @@
 """The curves of several groups of runs over each other: by epoch and by wall time, seeds as bands."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ class Panel:
     @property
     def y(self) -> str:
         """The label of the vertical axis."""
-        return {"loss": "loss (nats)", "lr": "learning rate"}.get(self.metric, f"{self.title} (%)")
+        return self.title + {"loss": " (nats)", "lr": ""}.get(self.metric, " (%)")
 
     def figures(self, group: Group) -> list[Figures]:
         """Returns the figures of a group that the chart shows, none for the learning rate."""
@@ -66,7 +67,8 @@ def panels(groups: Sequence[Group]) -> list[Panel]:
 def draw(axes: Axes, panel: Panel, groups: Sequence[Group], over: str, colors: Sequence[str] = SERIES) -> str:
     """Draws a chart and returns the label of its horizontal axis.
 
-    The lines of the group with index i have the SVG name ``group-i``.
+    The lines of the group with index i have the SVG name ``group-i``. The vertical axis shows the lines from their
+    first quarter on; before, they rise so steeply that their differences at the end could not be seen.
 
     Args:
       axes: to draw in.
@@ -76,28 +78,35 @@ def draw(axes: Axes, panel: Panel, groups: Sequence[Group], over: str, colors: S
       colors: in the place of `SERIES`.
     """
     scale, unit = _wall_time(groups) if over == "seconds" else (1.0, "")
+    late: list[float] = []
     for index, group in enumerate(groups):
         before = set(axes.get_children())
         number, marker = style_of(index)
-        pen = _Pen(axes, colors[number], marker, scale)
+        pen = _Pen(axes, colors[number], marker, 1.6 if len(groups) <= len(SERIES) else 1.1, scale, late)
         if panel.metric == "lr":
             # Equal schedules cover each other, so the first are drawn wider.
-            pen.lines(_schedule(group, over), width=1.4 + 1.6 * (len(groups) - 1 - index) / len(groups))
+            wider = dataclasses.replace(pen, width=1.2 + 1.8 * (len(groups) - 1 - index) / len(groups))
+            wider.lines(_schedule(group, over))
         for figures in panel.figures(group):
             pen.figures(figures, panel.metric, over)
         for artist in set(axes.get_children()) - before:
             artist.set_gid(f"group-{index}")
+    if late and panel.metric != "lr":
+        margin = 0.05 * (max(late) - min(late)) or 0.01
+        axes.set_ylim(min(late) - margin, max(late) + margin)
     return OVER[over] + unit
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pen:
-    """Draws the lines of a group."""
+    """Draws the lines of a group and notes the values that must be seen."""
 
     axes: Axes
     color: str
     marker: str
+    width: float
     scale: float
+    late: list[float]
 
     def figures(self, figures: Figures, metric: str, over: str) -> None:
         """Draws a metric: the mean with its band, what single seeds have beyond it, and the best evaluations."""
@@ -106,26 +115,31 @@ class _Pen:
         if found.low:
             low, high = ([factor * value for value in values] for values in (found.low, found.high))
             xs = [self.scale * x for x, _ in found.mean]
+            self._note(low)
+            self._note(high)
             self.axes.fill_between(xs, low, high, color=self.color, alpha=0.18, linewidth=0)
         self.lines(found, factor, "--" if figures.weights == "EMA" else "-")
         if metric == "top1":
             on_the_mean = {step: x for step, (x, _) in zip(found.steps, found.mean, strict=True)}
             xs = [self.scale * on_the_mean.get(int(line["step"]), line[over]) for line in figures.best()]
             ys = [factor * line[name] for line in figures.best()]
+            self.late.extend(ys)
             self.axes.plot(xs, ys, linestyle="", marker="*", markersize=9, color=self.color)
 
-    def lines(self, found: Curve, factor: float = 1.0, dashes: str = "-", *, width: float = 1.6) -> None:
+    def lines(self, found: Curve, factor: float = 1.0, dashes: str = "-") -> None:
         """Draws the mean, and a thin line for each seed beyond it."""
-        self.line(found.mean, factor, dashes, width)
+        self.line(found.mean, factor, dashes, self.width)
         for points in found.ahead:
-            self.line(points, factor, dashes, width / 2)
+            self.line(points, factor, dashes, self.width / 2)
 
     def line(self, points: Sequence[tuple[float, float]], factor: float, dashes: str, width: float) -> None:
         """Draws a line, with markers at some or all of its points."""
         few = len(points) < _FEW
+        ys = [factor * y for _, y in points]
+        self._note(ys)
         self.axes.plot(
             [self.scale * x for x, _ in points],
-            [factor * y for _, y in points],
+            ys,
             color=self.color,
             linestyle=dashes,
             linewidth=width,
@@ -133,6 +147,10 @@ class _Pen:
             markersize=4,
             markevery=1 if few else len(points) // 10,
         )
+
+    def _note(self, values: Sequence[float]) -> None:
+        late = values[len(values) // 4 :] if len(values) >= 8 else values
+        self.late.extend(value for value in late if math.isfinite(value))
 
 
 def _schedule(group: Group, over: str) -> Curve:

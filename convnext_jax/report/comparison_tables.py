@@ -9,7 +9,7 @@ from pathlib import Path
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.evaluate.uncertainty import difference_of_means
 from convnext_jax.report.run_figures import Figures, figures_of
-from convnext_jax.report.run_groups import Group, differing_settings, setting_text
+from convnext_jax.report.run_groups import Group, differing_settings, setting_text, short_fields
 
 COLUMNS = 4  # settings beside the figures; more do not fit
 _HEAD = (
@@ -29,7 +29,7 @@ _DIFFERENCES = ("seeds", "last top-1, points", "best top-1, points", "last top-5
 def figure_rows(groups: Sequence[Group]) -> list[list[str]]:
     """Returns the head and a row for each group and kind of weights."""
     fields = differing_settings(groups)[:COLUMNS]
-    rows = [["run", *fields, "weights", *_HEAD]]
+    rows = [["run", *short_fields(fields), "weights", *_HEAD]]
     for group in groups:
         settings = [setting_text(group.settings[name]) if name in group.settings else "" for name in fields]
         for figures in figures_of(group):

@@ -48,7 +48,7 @@ def figures_of(group: Group) -> list[Figures]:
     found = []
     for weights in _PREFIXES:
         name = Figures(group, weights, ()).name("top1")
-        seeds = [[line for line in run.lines if math.isfinite(line.get(name, math.nan))] for run in group.runs]
+        seeds = [[line for line in run.evaluations if math.isfinite(line.get(name, math.nan))] for run in group.runs]
         found.append(Figures(group, weights, [lines for lines in seeds if lines]))
     return [each for each in found if each.weights == "raw" or each.seeds]
 

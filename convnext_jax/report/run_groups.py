@@ -1,6 +1,7 @@
 """The runs of several workdirs, read as far as they have come, with the seeds of one configuration in one group."""
 
 import dataclasses
+import functools
 import os
 import re
 from collections import Counter
@@ -61,6 +62,11 @@ class Run:
         """The seed."""
         return self.experiment.run.seed
 
+    @functools.cached_property
+    def evaluations(self) -> Sequence[Line]:
+        """The lines that hold an evaluation."""
+        return [line for line in self.lines if any(f"{split}/top1" in line for split in SPLITS)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -84,7 +90,7 @@ class Group:
         """What its runs are evaluated on."""
         return self.runs[0].examples
 
-    @property
+    @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """What its runs have in common, ``{"section.field": value}``."""
         return _settings(self.runs[0].experiment)
@@ -163,15 +169,16 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
     A second run of the same seed is no further sample of the training, so it begins a group of its own.
     """
-    groups: list[list[Run]] = []
+    found: list[tuple[tuple[Examples, dict[str, Any]], list[Run]]] = []
     for run in runs:
-        for group in groups:
-            same = group[0].examples == run.examples and _settings(group[0].experiment) == _settings(run.experiment)
-            if same and run.seed not in {each.seed for each in group}:
+        key = run.examples, _settings(run.experiment)
+        for other, group in found:
+            if other == key and run.seed not in {each.seed for each in group}:
                 group.append(run)
                 break
         else:
-            groups.append([run])
+            found.append((key, [run]))
+    groups = [group for _, group in found]
     names = _names(groups)
     return [Group(name, sorted(group, key=lambda run: run.seed)) for name, group in zip(names, groups, strict=True)]
 
@@ -186,6 +193,16 @@ def differing_settings(groups: Sequence[Group]) -> list[str]:
     names = dict.fromkeys(name for each in settings for name in each)
     differing = [name for name in names if len({repr(each.get(name)) for each in settings}) > 1]
     return sorted(differing, key=lambda name: not all(name in each for each in settings))
+
+
+def short_fields(names: Sequence[str]) -> list[str]:
+    """Returns fields without their sections, except ``name`` and what two sections have.
+
+    >>> short_fields(["model.name", "optim.learning_rate"])
+    ['model.name', 'learning_rate']
+    """
+    leaves = Counter(name.rpartition(".")[2] for name in names)
+    return [name if leaves[leaf := name.rpartition(".")[2]] > 1 or leaf == "name" else leaf for name in names]
 
 
 def setting_text(value: object) -> str:

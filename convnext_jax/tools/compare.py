@@ -11,7 +11,6 @@ from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
 
 if TYPE_CHECKING:
-    from convnext_jax.report.comparison import Comparison
     from convnext_jax.report.run_groups import Found
 
 
@@ -34,8 +33,8 @@ def main() -> None:
         type=float,
         const=10.0,
         metavar="SECONDS",
-        help="write again every so many seconds (10 if none are given) until all runs have finished;\n"
-        "the page loads itself again, without a server. Put it after the workdirs",
+        help="look every so many seconds (10 if none are given) and write the page anew, until all runs have\n"
+        "finished; it loads itself again, without a server. Give it after the workdirs",
     )
     arguments = parser.parse_args()
     if arguments.watch is not None and not 1 <= arguments.watch <= 86_400:
@@ -54,10 +53,14 @@ def main() -> None:
     if arguments.watch is None and not found.runs:
         waiting = ", ".join(map(str, found.waiting))
         raise UserError(f"nothing is logged yet in {waiting}; try again later, or wait for it with --watch")
-    if arguments.watch is None:
-        comparison = write(found, arguments.output)
-    else:
-        comparison = watch(arguments.workdir, found, arguments.output, arguments.watch)
+    if arguments.watch is not None:
+        found = watch(arguments.workdir, found, arguments.output, arguments.watch)
+
+    from convnext_jax.report.comparison import Comparison
+
+    comparison = Comparison.of(found)
+    with writing(arguments.output, "--output"):
+        comparison.write(arguments.output)
     print(comparison.markdown())
     print(f"written to {arguments.output}/comparison.html, comparison.png and comparison.md")
 
@@ -69,43 +72,35 @@ def check_workdirs(workdirs: Sequence[Path]) -> None:
         raise UserError(f"{names}: no workdir of train.py is among them, none has a config.json; give runs/*")
 
 
-def write(found: "Found", output: Path, *, every: float | None = None) -> "Comparison":
-    """Writes the comparison of runs, and returns it.
-
-    Args:
-      found: the runs.
-      output: the folder to write into.
-      every: seconds after which the page is loaded again; None if it is not.
-    """
-    from convnext_jax.report.comparison import Comparison
-
-    comparison = Comparison.of(found)
-    lead = "" if every is None else f"As of {time.strftime('%H:%M:%S')}; loads itself again every {every:g} seconds."
-    with writing(output, "--output"):
-        comparison.write(output, lead=lead, refresh=every)
-    return comparison
-
-
-def watch(workdirs: Sequence[Path], found: "Found", output: Path, every: float) -> "Comparison":
-    """Writes the comparison again and again until all runs have finished or Ctrl-C comes; returns the last one.
+def watch(workdirs: Sequence[Path], found: "Found", output: Path, every: float) -> "Found":
+    """Writes the page whenever there is news, until all runs have finished or Ctrl-C comes.
 
     Args:
       workdirs: the folders to read.
       found: what they hold now.
       output: the folder to write into.
-      every: seconds between two writes.
+      every: seconds between two looks.
+
+    Returns:
+      What the folders hold at the end.
     """
+    from convnext_jax.report.comparison import Comparison
     from convnext_jax.report.run_groups import find_runs
 
+    shown = None
     try:
-        print(f"open {output}/comparison.html; Ctrl-C ends this", file=sys.stderr)
         while not found.finished:
-            write(found, output, every=every)
+            if found != shown:
+                with writing(output, "--output"):
+                    Comparison.of(found).write_live(output, every)
+                if shown is None:
+                    print(f"open {output}/comparison.html; Ctrl-C ends this", file=sys.stderr)
+                shown = found
             time.sleep(every)
             found = find_runs(workdirs)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-    return write(found, output)  # a page that no longer loads itself again
+    return found
 
 
 if __name__ == "__main__":
