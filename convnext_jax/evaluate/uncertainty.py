@@ -1,5 +1,6 @@
 """How sure a figure is: bootstrap intervals, and the comparison of two models on the same examples."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,7 +89,9 @@ def difference_of_means(first: Sequence[float], second: Sequence[float]) -> tupl
     difference = float(np.mean(second) - np.mean(first))
     if min(len(first), len(second)) < 2 or not (np.ptp(first) or np.ptp(second)):
         return difference, None
-    found = ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one of them may be constant, which is exact here
+        found = ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
     return difference, [float(found.low), float(found.high)]
 
 

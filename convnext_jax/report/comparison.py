@@ -7,24 +7,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from convnext_jax.report import comparison_tables as tables
 from convnext_jax.report import page as html
-from convnext_jax.report.comparison_charts import OVER, Panel, draw, panels, style_of
-from convnext_jax.report.run_figures import METRICS, figures_of
-from convnext_jax.report.run_groups import (
-    Examples,
-    Found,
-    Group,
-    differing_settings,
-    group_runs,
-    setting_text,
-    short_fields,
-)
+from convnext_jax.report.comparison_charts import OVER, Panel, draw, panels
+from convnext_jax.report.comparison_legend import SCRIPT, page_legend, picture_legend
+from convnext_jax.report.group_names import differing_settings, setting_text
+from convnext_jax.report.run_figures import METRICS
+from convnext_jax.report.run_groups import Examples, Found, Group, group_runs
 from convnext_jax.report.tables import markdown_table
 from convnext_jax.storage.files import write_bytes, write_text
 
@@ -35,36 +26,6 @@ _LINES = (
     " evaluations. Wall time is that of all starts of a run together."
 )
 _DPI = 110
-# A box of the legend shows and hides the lines of a group, and stays as it is when the page is loaded again. While the
-# pointer or the focus is on it, the other lines are pale.
-_SCRIPT = """
-for (const section of document.querySelectorAll("section")) {
-  const boxes = [...section.querySelectorAll(".legend input")];
-  const style = (box, name, value) => {
-    for (const line of section.querySelectorAll("." + box.value)) line.style[name] = value;
-  };
-  const apply = () => {
-    for (const box of boxes) {
-      style(box, "display", box.checked ? "" : "none");
-      try { sessionStorage.setItem(section.id + box.name, box.checked ? "" : "hidden"); } catch { /* not allowed */ }
-    }
-  };
-  const point = (chosen) => boxes.forEach((box) => style(box, "opacity", chosen && box !== chosen ? 0.12 : ""));
-  for (const box of boxes) {
-    try { box.checked = !sessionStorage.getItem(section.id + box.name); } catch { /* not allowed */ }
-    box.addEventListener("change", apply);
-    for (const event of ["pointerenter", "focusin"]) box.parentElement.addEventListener(event, () => point(box));
-    for (const event of ["pointerleave", "focusout"]) box.parentElement.addEventListener(event, () => point(null));
-  }
-  for (const button of section.querySelectorAll(".legend button")) {
-    button.addEventListener("click", () => {
-      for (const box of boxes) box.checked = button.value === "all";
-      apply();
-    });
-  }
-  apply();
-}
-""".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +110,8 @@ class Comparison:
                 caption = f"Differences to {groups[0].label}"
                 shown = html.table(differences, caption=caption, numbers=range(3, len(differences[0])))
                 page.add(f"Differences{of}", shown, *map(_note, tables.how_differences_are_made(groups)))
-            page.add(f"Curves{of}", _note(_LINES), _legend(groups), *_charts(groups))
-        page.add_script(_SCRIPT)
+            page.add(f"Curves{of}", _note(_LINES), page_legend(groups), *_charts(groups))
+        page.add_script(SCRIPT)
         return page.html()
 
     def picture(self) -> bytes:
@@ -168,7 +129,7 @@ class Comparison:
                     axes.set_ylabel(panel.y)
                     axes.grid(alpha=0.3)
             part.suptitle(str(groups[0].examples))
-            part.legend(handles=_handles(groups), loc="outside lower left", ncols=2, frameon=False)
+            part.legend(handles=picture_legend(groups), loc="outside lower left", ncols=2, frameon=False)
         encoded = io.BytesIO()
         figure.savefig(encoded, dpi=_DPI, format="png")
         return encoded.getvalue()
@@ -185,7 +146,7 @@ def _figure_tables(groups: Sequence[Group]) -> list[str]:
     caption = f"Figures of the {groups[0].examples.split} split"
     parts = [html.table(rows, caption=caption, numbers=range(first_number, len(rows[0])))]
     parts += map(_note, tables.how_to_read(groups))
-    fields = differing_settings(groups)
+    fields = differing_settings([group.settings for group in groups])
     if len(fields) > tables.COLUMNS:
         settings = [[group.settings[name] if name in group.settings else "" for name in fields] for group in groups]
         cells = [[group.name, *map(setting_text, each)] for group, each in zip(groups, settings, strict=True)]
@@ -224,71 +185,3 @@ def _in_words(panel: Panel, groups: Sequence[Group]) -> str:
         for figures in panel.figures(group)
     ]
     return f"At the end: {'; '.join(ends)}."
-
-
-def _labels(groups: Sequence[Group]) -> list[str]:
-    """Returns the names of the groups with the first two settings in which they differ."""
-    fields = differing_settings(groups)[:2]
-    names = short_fields(fields)
-    labels = []
-    for group in groups:
-        settings = group.settings
-        values = [
-            f"{name}={setting_text(settings[field])}"
-            for name, field in zip(names, fields, strict=True)
-            if field in settings
-        ]
-        labels.append(f"{group.label}: {', '.join(values)}" if values else group.label)
-    return labels
-
-
-def _handles(groups: Sequence[Group]) -> list[Artist]:
-    """Returns what the legend of the picture is made of."""
-    colors = html.light_series()
-    handles: list[Artist] = []
-    for index, label in enumerate(_labels(groups)):
-        number, marker = style_of(index)
-        handles.append(Line2D([], [], color=colors[number], marker=marker, markersize=5, label=label))
-    gray = "0.4"
-    if any(figures.weights == "EMA" for group in groups for figures in figures_of(group)):
-        handles.append(Line2D([], [], color=gray, linestyle="--", label="moving average (EMA)"))
-    handles.append(
-        Line2D([], [], color=gray, linestyle="", marker="*", markersize=9, label="best evaluation of a seed")
-    )
-    if any(len(group.runs) > 1 for group in groups):
-        handles.append(Patch(color=gray, alpha=0.18, linewidth=0, label="lowest to highest seed"))
-    return handles
-
-
-def _legend(groups: Sequence[Group]) -> str:
-    """Returns the legend of all charts, with a box for each group that shows and hides its lines."""
-    entries = []
-    for index, label in enumerate(_labels(groups)):
-        entries.append(
-            f'<label><input type="checkbox" checked autocomplete="off" name="{html.text(groups[index].name)}"'
-            f' value="group-{index}">{_swatch(index)}{html.text(label)}</label>'
-        )
-    if len(groups) > 2:
-        buttons = (f'<button type="button" value="{which}">{which}</button>' for which in ("all", "none"))
-        entries.append(f"<span>{' '.join(buttons)}</span>")
-    return f'<fieldset class="legend" aria-label="Groups that are shown">{"".join(entries)}</fieldset>'
-
-
-def _swatch(index: int) -> str:
-    """Returns a piece of the line of a group."""
-    number, marker = style_of(index)
-    shapes = {
-        "": "",
-        "o": '<circle cx="18" cy="6" r="4"/>',
-        "s": '<rect x="14" y="2" width="8" height="8"/>',
-        "^": '<path d="M13 10 18 2 23 10Z"/>',
-        "D": '<path d="M18 1 23 6 18 11 13 6Z"/>',
-        "v": '<path d="M13 2 18 10 23 2Z"/>',
-        "P": '<path d="M16 2h4v2h2v4h-2v2h-4v-2h-2v-4h2z"/>',
-        "X": '<path d="M14 2l4 3 4-3v8l-4-3-4 3z"/>',
-    }
-    color = f"var(--series-{number})"
-    return (
-        f'<svg viewBox="0 0 36 12" aria-hidden="true" fill="{color}" stroke="{color}">'
-        f'<path d="M0 6H36" stroke-width="2"/>{shapes[marker]}</svg>'
-    )

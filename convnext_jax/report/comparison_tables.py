@@ -8,8 +8,9 @@ from pathlib import Path
 
 from convnext_jax.evaluate.seeds import over_seeds
 from convnext_jax.evaluate.uncertainty import difference_of_means
+from convnext_jax.report.group_names import differing_settings, setting_text, short_fields
 from convnext_jax.report.run_figures import Figures, figures_of
-from convnext_jax.report.run_groups import Group, differing_settings, setting_text, short_fields
+from convnext_jax.report.run_groups import Group
 
 COLUMNS = 4  # settings beside the figures; more do not fit
 _HEAD = (
@@ -28,7 +29,7 @@ _DIFFERENCES = ("seeds", "last top-1, points", "best top-1, points", "last top-5
 
 def figure_rows(groups: Sequence[Group]) -> list[list[str]]:
     """Returns the head and a row for each group and kind of weights."""
-    fields = differing_settings(groups)[:COLUMNS]
+    fields = differing_settings([group.settings for group in groups])[:COLUMNS]
     rows = [["run", *short_fields(fields), "weights", *_HEAD]]
     for group in groups:
         settings = [setting_text(group.settings[name]) if name in group.settings else "" for name in fields]
@@ -113,7 +114,7 @@ def how_to_read(groups: Sequence[Group]) -> list[str]:
         notes.append("Of several seeds: mean ± sample standard deviation.")
     if any(figures.weights == "EMA" for group in groups for figures in figures_of(group)):
         notes.append("EMA is the exponential moving average of the weights.")
-    fields = differing_settings(groups)
+    fields = differing_settings([group.settings for group in groups])
     if len(fields) > COLUMNS:
         notes.append(f"The configurations also differ in {', '.join(fields[COLUMNS:])}.")
     devices = {device for group in groups for run in group.runs if (device := _device(run.workdir))}

@@ -3,14 +3,13 @@
 import dataclasses
 import functools
 import os
-import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
+from convnext_jax.report.group_names import group_names
 from convnext_jax.workdir.claim import has_begun, identity, read_experiment, seed_runs
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.metrics_log import Line, read_metrics
@@ -179,74 +178,9 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         else:
             found.append((key, [run]))
     groups = [group for _, group in found]
-    names = _names(groups)
+    names = group_names([[run.workdir for run in group] for group in groups])
     return [Group(name, sorted(group, key=lambda run: run.seed)) for name, group in zip(names, groups, strict=True)]
 
 
 def _settings(experiment: Experiment) -> dict[str, Any]:
     return {name: value for name, value in identity(experiment).items() if name not in ("run.seed", "run.seeds")}
-
-
-def differing_settings(groups: Sequence[Group]) -> list[str]:
-    """Returns the fields, ``section.field``, in which groups differ; those that all of them have come first."""
-    settings = [group.settings for group in groups]
-    names = dict.fromkeys(name for each in settings for name in each)
-    differing = [name for name in names if len({repr(each.get(name)) for each in settings}) > 1]
-    return sorted(differing, key=lambda name: not all(name in each for each in settings))
-
-
-def short_fields(names: Sequence[str]) -> list[str]:
-    """Returns fields without their sections, except ``name`` and what two sections have.
-
-    >>> short_fields(["model.name", "optim.learning_rate"])
-    ['model.name', 'learning_rate']
-    """
-    leaves = Counter(name.rpartition(".")[2] for name in names)
-    return [name if leaves[leaf := name.rpartition(".")[2]] > 1 or leaf == "name" else leaf for name in names]
-
-
-def setting_text(value: object) -> str:
-    """Returns the value of a field as a cell of a table.
-
-    >>> setting_text((2, 2, 6, 2)), setting_text(0.00100), setting_text(None)
-    ('2, 2, 6, 2', '0.001', 'none')
-    """
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(setting_text, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """Returns the shortest name for each group that tells it from the others."""
-    shorts = _short_paths(_named_folders(groups))
-    # Of seeds in folders side by side, ``c100-seed0`` and ``c100-seed1``, what their names have in common.
-    common = [re.sub(r"[\W_]*([\W_]s(eed)?)?[\W_]*$", "", os.path.commonprefix(names)) for names in shorts]
-    taken = Counter(common)
-    return [
-        names[0]
-        if len(names) == 1
-        else (short if short and taken[short] == 1 else f"{names[0]} and {len(names) - 1} more")
-        for names, short in zip(shorts, common, strict=True)
-    ]
-
-
-def _named_folders(groups: Sequence[Sequence[Run]]) -> list[list[str]]:
-    """Returns the folders that name each group: those of its runs, or the one that its ``seed_<n>`` lie in."""
-    parents = [{os.path.dirname(os.path.abspath(run.workdir)) for run in group} for group in groups]
-    owners = Counter(parent for each in parents for parent in each)
-
-    def named(folder: str) -> str:
-        parent, name = os.path.split(folder)
-        return parent if re.fullmatch(r"seed_\d+", name) and owners[parent] == 1 else folder
-
-    return [list(dict.fromkeys(named(os.path.abspath(run.workdir)) for run in group)) for group in groups]
-
-
-def _short_paths(groups: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Returns as many of the last parts of all paths as tell those of different groups apart."""
-    parts = [[path.split("/") for path in group] for group in groups]
-    for depth in range(1, max((len(each) for group in parts for each in group), default=0) + 1):
-        names = [["/".join(each[-depth:]) for each in group] for group in parts]
-        if max(Counter(name for group in names for name in set(group)).values()) == 1:
-            return names
-    return [list(group) for group in groups]
