@@ -88,7 +88,7 @@ def test_the_figures_are_those_of_the_log(tmp_path: Path):
     )
     assert float(row["last top-5 %"]) == 100 * lines[-1]["test/top5"]
     assert float(row["last loss"]) == lines[-1]["test/loss"]
-    assert (row["run"], row["seeds"], row["epochs"], row["evaluations"], row["time"]) == (
+    assert (row["run"], row["seeds"], row["epochs done"], row["evaluations"], row["time"]) == (
         "one",
         "1",
         "3",
@@ -136,7 +136,7 @@ def test_a_workdir_and_its_seeds_given_together_are_read_once(tmp_path: Path):
 
 def test_a_run_that_still_trains_is_shown_as_far_as_it_is_and_marked(tmp_path: Path):
     (row,) = rows_of(run(tmp_path / "live", log(0.25, 0.5), finished=False))
-    assert (row["run"], row["epochs"], row["last top-1 %"]) == ("live (unfinished)", "2 of 3", "50.00")
+    assert (row["run"], row["epochs done"], row["last top-1 %"]) == ("live (unfinished)", "2 of 3", "50.00")
     folder = run(tmp_path / "longer", log(0.25, 0.5), finished=True)
     assert not find_runs([folder]).finished, "the summary of the shorter run is not the end of the longer one"
     assert find_runs([run(tmp_path / "done", log(0.25, 0.5, 0.75))]).finished

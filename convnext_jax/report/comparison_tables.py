@@ -15,7 +15,7 @@ from convnext_jax.report.run_groups import Group
 COLUMNS = 4  # settings beside the figures; more do not fit
 _HEAD = (
     "seeds",
-    "epochs",
+    "epochs done",
     "evaluations",
     "last top-1 %",
     "best top-1 %",
