@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.errors import check
-from convnext_jax.evaluate.predictions import Change
 from convnext_jax.evaluate.corruptions.resampling import bilinear, repeat_edge
+from convnext_jax.evaluate.predictions import Change
 
 
 def translate(down: int, right: int) -> Change:
