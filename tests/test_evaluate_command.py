@@ -74,7 +74,7 @@ def test_the_figures_are_those_of_the_logits(runs: Path):
     assert evaluation.figures["examples"] == len(examples) == 359
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [7, 64])
 def test_the_batch_size_changes_no_count(runs: Path, batch_size: int):
     # The training ran on one device, and this runs on all eight.
     wholes, parts = (
@@ -113,12 +113,14 @@ def test_one_run_gives_figures_a_page_and_a_table(runs: Path, tmp_path: Path, ev
     assert re.search(rf"top-1 +{evaluation['top1']:.2%}", shown)
     page = (tmp_path / "report.html").read_text()
     assert f"{evaluation['top1']:.2%} top-1" in page
-    assert evaluate("--workdir", runs / "a0", "--output", tmp_path, "--format", "markdown").startswith("| figure ")
-    assert json.loads(evaluate("--workdir", runs / "a0", "--output", tmp_path, "--format", "json"))["weights"] == "raw"
+    quick = ("--workdir", runs / "a0", "--output", tmp_path, "--no_report", "--format")
+    assert evaluate(*quick, "markdown").startswith("| figure ")
+    assert json.loads(evaluate(*quick, "json"))["weights"] == "raw"
 
 
 def test_several_checkpoints_and_weights_side_by_side(runs: Path, tmp_path: Path, evaluate: Callable[..., str]):
-    evaluate("--workdir", runs / "a0", "--step", "20,latest", "--weights", "raw,ema", "--output", tmp_path)
+    several = ("--step", "20,latest", "--weights", "raw,ema")
+    evaluate("--workdir", runs / "a0", *several, "--no_report", "--output", tmp_path)
     evaluations = json.loads((tmp_path / "evaluation.json").read_text())["evaluations"]
     assert [(each["step"], each["weights"]) for each in evaluations.values()] == [
         (20, "raw"),
@@ -127,7 +129,6 @@ def test_several_checkpoints_and_weights_side_by_side(runs: Path, tmp_path: Path
         (40, "ema"),
     ]
     assert len({each["loss"] for each in evaluations.values()}) == 4
-    assert all((tmp_path / f"report_{number}.html").exists() for number in (1, 2, 3, 4))
 
 
 def test_runs_that_differ_in_their_seed_are_averaged(runs: Path, tmp_path: Path, evaluate: Callable[..., str]):
@@ -137,16 +138,18 @@ def test_runs_that_differ_in_their_seed_are_averaged(runs: Path, tmp_path: Path,
     assert summary["mean"]["top1"] == pytest.approx(np.mean(accuracies))
     assert summary["std"]["top1"] == pytest.approx(np.std(accuracies, ddof=1))
     assert "mean ± std" in shown
+    pages = [(tmp_path / f"report_{number}.html").read_text() for number in (1, 2)]
+    for seed, page in zip(("0", "1"), pages, strict=True):
+        assert f"{summary['seeds'][seed]['top1']:.2%} top-1" in page
 
 
 def test_different_models_are_compared_on_the_same_examples(runs: Path, tmp_path: Path, evaluate: Callable[..., str]):
-    shown = evaluate("--workdir", runs / "a0", runs / "b", "--output", tmp_path)
+    shown = evaluate("--workdir", runs / "a0", runs / "b", "--no_report", "--output", tmp_path)
     (compared,) = json.loads((tmp_path / "evaluation.json").read_text())["comparisons"]
     first, second = (evaluate_workdir(runs / name)[0].correct for name in ("a0", "b"))
     assert compared["difference"] == pytest.approx(second.mean() - first.mean())
     assert compared["only_second"] - compared["only_first"] == second.sum() - first.sum()
     assert compared["conclusion"] in shown and "on these 359 examples" in shown
-    assert compared["conclusion"] in (tmp_path / "report.html").read_text()
     assert "give --output" not in shown
     evaluate("--workdir", runs / "a0", runs / "b")
     assert not (runs / "a0" / "report.html").exists(), "which of the two would it belong to?"
