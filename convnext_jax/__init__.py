@@ -7,13 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convnext_jax.evaluate.classifier import Classifier, load
     from convnext_jax.models import create_model, list_models, load_model
 
-__all__ = ["create_model", "list_models", "load_model"]
+_HOMES = {
+    "Classifier": "evaluate.classifier",
+    "load": "evaluate.classifier",
+    "create_model": "models",
+    "list_models": "models",
+    "load_model": "models",
+}
+__all__ = ["Classifier", "create_model", "list_models", "load", "load_model"]
 __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("convnext_jax.models"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
