@@ -173,9 +173,7 @@ def load(
     check("image_size", image_size, image_size is None or image_size >= 1, "1 or more")
     if (directory / "model.json").is_file():
         if (str(step), weights) != ("latest", "raw"):
-            raise UserError(
-                f"{directory} is a folder of weights, without checkpoints; leave step and weights out"
-            )
+            raise UserError(f"{directory} is a folder of weights, without checkpoints; leave step and weights out")
         return _of_weights(directory, image_size, batch_size)
     experiment = read_experiment(directory)
     if experiment.run.seeds > 1:

@@ -90,9 +90,7 @@ def preprocessing_of(run: SavedRun, image_size: int | None) -> Preprocessing:
 def _encoded(image: Image.Image) -> bytes:
     """Returns an image as a file, so that there is one way from a mode to pixels."""
     if image.mode in ("I", "F"):
-        raise UserError(
-            f"a picture of mode {image.mode!r} has no known range; convert it to 8 bits a channel"
-        )
+        raise UserError(f"a picture of mode {image.mode!r} has no known range; convert it to 8 bits a channel")
     image = ImageOps.exif_transpose(image)
     if image.mode not in _IN_A_PNG:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
