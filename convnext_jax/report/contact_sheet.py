@@ -14,6 +14,7 @@ _CLASSES = 3  # that are explained
 _SIDE = 128  # pixels of a picture, at least; small ones are enlarged by a whole number
 _GAP = 12  # pixels
 _WIDEST = 240  # pixels of a line of text
+_NAME = 20  # characters of a line of a file's name, about as wide as a picture
 _FONT_SIZE = 13
 _LINE = _FONT_SIZE + 4
 _GROUPS = 2  # in a row
@@ -47,7 +48,7 @@ def explanations(classifier: Classifier, names: Sequence[str], pixels: np.ndarra
     groups = []
     for number, name in enumerate(names):
         picture = enlarged(pixels[number])
-        group = [Cell(picture, (name,))]
+        group = [Cell(picture, _over_two_lines(name))]
         for index, heat in zip(best[number], maps[number], strict=True):
             probability = f"{probabilities[number, index]:.1%}" + ("" if heat.any() else ", no place")
             group.append(Cell(heat_over(picture, heat), (classifier.classes[index], probability)))
@@ -57,11 +58,15 @@ def explanations(classifier: Classifier, names: Sequence[str], pixels: np.ndarra
     return contact_sheet(groups, title)
 
 
+def _over_two_lines(name: str) -> tuple[str, ...]:
+    first, rest = name[:_NAME], name[_NAME:]
+    return first, rest if len(rest) <= _NAME else "..." + rest[3 - _NAME :]
+
+
 def contact_sheet(groups: Sequence[Sequence[Cell]], title: str) -> Image.Image:
     """Returns groups of cells on a white sheet, two groups in a row.
 
-    The columns are as wide as the widest picture or line of text. A line of more than 240 pixels is shortened in its
-    middle.
+    The columns are as wide as the widest picture or line of text. A line of more than 240 pixels is shortened.
 
     Args:
       groups: at least one, with as many cells in each.
@@ -95,13 +100,12 @@ def _width(line: str, font: _Font) -> int:
 
 
 def _fitted(lines: Sequence[str], font: _Font) -> tuple[str, ...]:
-    """Returns lines that are short enough. Their ends are kept, as both ends of a file's name tell something."""
     fitted = []
     for line in lines:
         short, kept = line, len(line)
         while _width(short, font) > _WIDEST:
             kept -= 1
-            short = line[: (kept + 1) // 2] + "..." + line[len(line) - kept // 2 :]
+            short = line[:kept] + "..."
         fitted.append(short)
     return tuple(fitted)
 
