@@ -29,7 +29,7 @@ def network(family: str) -> Model:
 
 
 def slopes(logit: Callable[[np.ndarray], np.ndarray], stage_map: np.ndarray, step: float) -> np.ndarray:
-    """[B,C]: how the logits [B] change with what is added to a whole channel of the map, by the number of its places."""
+    """[B,C]: how the logits [B] change with what is added to a channel, over the number of its places."""
     columns = []
     for channel in range(stage_map.shape[-1]):
         change = np.zeros(stage_map.shape[-1], stage_map.dtype)
