@@ -83,13 +83,16 @@ def test_the_table_has_a_line_for_each_picture(call: Call, workdir: Path, photos
         assert line.index(str(path)) == head.index("picture")
 
 
-def test_paths_come_from_standard_input_too(call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch):
+def test_paths_come_from_standard_input_too(call: Call, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos / 'b.png'}\n\n{photos / 'cats'}\n"))
     lines = call(photos / "a.JPG", "-", "--format", "jsonl")
     assert [json.loads(line)["picture"] for line in lines] == [str(photos / name) for name in (ORDER[0], *ORDER[1:3])]
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     with pytest.raises(UserError, match="no pictures were given"):
         call("-")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"there are no pictures in {tmp_path / 'empty'}"):
+        call(photos, tmp_path / "empty")
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_loses_no_other(

@@ -4,16 +4,16 @@ import argparse
 import contextlib
 import io
 import itertools
-import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from convnext_jax.errors import Failure, UserError, writing
+from convnext_jax.report.prediction_lines import FORMATS
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TOP_K = 5
 MOST_EXPLAINED = 64  # pictures on a contact sheet
-_WIDEST_CLASS = 24  # characters of a column of the table; a longer name is not cut, and pushes the others aside
 _DECODERS = 4  # threads; each may hold a picture of 8192x8192 pixels
 
 
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument("--step", default="latest", help="which checkpoint: latest (default), best, or a step")
     parser.add_argument("--weights", default="raw", choices=("raw", "ema"), help="which weights of it (default: raw)")
     parser.add_argument("--top_k", type=int, metavar="K", help=f"classes of each (default: {DEFAULT_TOP_K}, or all)")
-    parser.add_argument("--format", default="table", choices=("table", "jsonl"), help="the output (default: table)")
+    parser.add_argument("--format", default="table", choices=tuple(FORMATS), help="the output (default: table)")
     parser.add_argument("--output", type=local_path, metavar="FILE", help="where it goes (default: stdout)")
     parser.add_argument(
         "--explain",
@@ -55,6 +54,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32); changes no figure")
     arguments = parser.parse_args()
     _check(parser, arguments)
+    _check_folders(arguments.pictures)
     try:
         _predict(arguments)
     except BrokenPipeError:  # whoever read the output, such as head, has enough
@@ -79,13 +79,17 @@ def _check(parser: command_line.Parser, arguments: argparse.Namespace) -> None:
             parser.error(f"there is no picture or folder {picture}")
 
 
+def _check_folders(names: Sequence[str]) -> None:
+    from convnext_jax.data.picture_paths import pictures_below
+
+    for name in names:
+        if name != "-" and os.path.isdir(name) and next(pictures_below(name, []), None) is None:
+            raise UserError(f"there are no pictures in {name}")
+
+
 def _predict(arguments: argparse.Namespace) -> None:
-    unreadable: list[str] = []
-    paths = _expanded(arguments.pictures, unreadable)
-
     # These take seconds to import; a mistake above was answered without them.
-    import numpy as np
-
+    from convnext_jax.data.picture_paths import picture_paths
     from convnext_jax.evaluate.classifier import load
     from convnext_jax.run.compilation_cache import keep_compiled_programs
 
@@ -97,63 +101,39 @@ def _predict(arguments: argparse.Namespace) -> None:
         image_size=arguments.image_size,
         batch_size=arguments.batch_size,
     )
-    classes = classifier.classes
-    top_k = arguments.top_k or min(DEFAULT_TOP_K, len(classes))
-    if top_k > len(classes):
-        known = f"the network in {arguments.workdir} has {len(classes)} classes"
-        raise UserError(f"--top_k {top_k}: {known}; take {len(classes)} or fewer")
+    count = len(classifier.classes)
+    top_k = arguments.top_k or min(DEFAULT_TOP_K, count)
+    if top_k > count:
+        raise UserError(
+            f"--top_k {top_k}: the network in {arguments.workdir} has {count} classes; take {count} or fewer"
+        )
     stage = classifier.explainable_stage(arguments.stage) if arguments.explain else 0
     explained: list[tuple[str, np.ndarray]] = []
-    count = 0
+    unreadable: list[str] = []
+    read = 0
     with _opened(arguments.output) as file:
-        if arguments.format == "table":
-            print(_table_head(classes, top_k), file=file)
+        _keep_bytes(sys.stdin)
+        lines = FORMATS[arguments.format](file, classifier.classes, top_k)
+        paths = picture_paths(arguments.pictures, unreadable)
         for names, pixels in _batches(classifier, paths, unreadable, quiet=file.isatty()):
-            for name, row in zip(names, classifier.predict(pixels), strict=True):
-                best = [(classes[index], float(row[index])) for index in np.argsort(-row, kind="stable")[:top_k]]
-                print(_FORMATS[arguments.format](name, best, classes), file=file)
-            file.flush()
-            count += len(names)
+            lines.write(names, classifier.predict(pixels))
+            read += len(names)
             if arguments.explain:
                 explained += list(zip(names, pixels, strict=True))[: MOST_EXPLAINED - len(explained)]
     if explained:
         _write_sheet(arguments.explain, classifier, explained, stage)
-        of_all = "" if count == len(explained) else f" the first {len(explained)} of {count} pictures,"
-        print(f"{arguments.explain} shows{of_all} what speaks for each class in stage {stage}", file=sys.stderr)
+        of_all = f", the first {len(explained)} of {read} pictures" if read > len(explained) else ""
+        print(f"written to {arguments.explain}{of_all}", file=sys.stderr)
+    _report(read, unreadable)
+
+
+def _report(read: int, unreadable: Sequence[str]) -> None:
     for message in unreadable:
         print(message, file=sys.stderr)
     if unreadable:
-        raise Failure(f"{len(unreadable)} of {count + len(unreadable)} pictures could not be read")
-    if not count:
+        raise Failure(f"{len(unreadable)} of {read + len(unreadable)} pictures could not be read")
+    if not read:
         raise UserError("no pictures were given")
-
-
-def _expanded(names: Iterable[str], unreadable: list[str]) -> Iterator[str]:
-    """Yields the paths of pictures: files as they are, those in folders, and those that - stands for."""
-    for name in names:
-        if name == "-":
-            _keep_bytes(sys.stdin)
-            yield from _expanded(filter(None, (line.rstrip("\n") for line in sys.stdin)), unreadable)
-        elif os.path.isdir(name):
-            yield from _pictures_below(name, unreadable)
-        else:
-            yield name
-
-
-def _pictures_below(folder: str, unreadable: list[str]) -> Iterator[str]:
-    from convnext_jax.data.image_folder import SUFFIXES
-
-    def note(error: OSError) -> None:
-        unreadable.append(f"folder {error.filename} cannot be read ({error.strerror})")
-
-    seen: set[str] = set()  # a link may lead back to a folder above it
-    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else sorted(each for each in folders if not each.startswith("."))
-        if real not in seen:
-            names = sorted(each for each in files if each.lower().endswith(SUFFIXES) and not each.startswith("."))
-            yield from (os.path.join(parent, name) for name in names)
-        seen.add(real)
 
 
 def _batches(
@@ -182,32 +162,6 @@ def _batches(
             read = [(path, result) for path, result in decoded if not isinstance(result, UserError)]
             if read:
                 yield [path for path, _ in read], np.stack([pixels for _, pixels in read])
-
-
-def _table_head(classes: Sequence[str], top_k: int) -> str:
-    width = _class_width(classes) + len(" 0.1234")
-    return "  ".join([*(f"{f'top {rank}':<{width}}" for rank in range(1, top_k + 1)), "picture"])
-
-
-def _table_line(name: str, best: Sequence[tuple[str, float]], classes: Sequence[str]) -> str:
-    width = _class_width(classes)
-    return "  ".join([*(f"{label:<{width}} {probability:.4f}" for label, probability in best), name])
-
-
-def _class_width(classes: Sequence[str]) -> int:
-    return min(max(map(len, classes)), _WIDEST_CLASS)
-
-
-def _json_line(name: str, best: Sequence[tuple[str, float]], classes: Sequence[str]) -> str:
-    del classes
-    predictions = [{"class": label, "probability": probability} for label, probability in best]
-    return json.dumps({"picture": name, "predictions": predictions})
-
-
-_FORMATS: dict[str, Callable[[str, Sequence[tuple[str, float]], Sequence[str]], str]] = {
-    "table": _table_line,
-    "jsonl": _json_line,
-}
 
 
 @contextlib.contextmanager
