@@ -346,6 +346,25 @@ def test_the_command_line_sets_any_field(config_file: str):
     assert experiment.run.epochs == 7 and not experiment.optim.nesterov and experiment.data.channels == 1
 
 
+@pytest.mark.parametrize("value", ["None", "none", ""])
+def test_the_command_line_takes_back_what_may_be_left_out(tmp_path: Path, value: str):
+    path = tmp_path / "config.py"
+    text = "from convnext_jax.config import default_config\ndef get_config():\n  config = default_config()\n"
+    path.write_text(f"{text}  config.data.image_size, config.optim.clip_norm = 32, 1.0\n  return config\n")
+
+    def fields(*overrides: str) -> tuple[int | None, float | None, int]:
+        experiment = load_experiment(str(path), overrides)
+        return experiment.data.image_size, experiment.optim.clip_norm, experiment.run.seed
+
+    size, clip = "--config.data.image_size", "--config.optim.clip_norm"
+    assert fields() == (32, 1.0, 0)
+    assert fields(f"{size}={value}", f"{clip}={value}", "--config.run.seed=3") == (None, None, 3)
+    assert fields(size, value, "--config.run.seed", "3", clip, value) == (None, None, 3)
+    # As with any other flag, the last one counts.
+    assert fields(f"{clip}={value}", f"{size}={value}", f"{clip}=0.5", size, "8") == (8, 0.5, 0)
+    assert fields(clip, "0.5", f"{size}=8", f"{clip}={value}", f"{size}={value}") == (None, None, 0)
+
+
 def test_a_model_of_the_same_family_keeps_what_the_file_says_of_it(config_file: str):
     model = load_experiment(config_file, ["--config.model.name=convnextv2_nano"]).model
     assert model.architecture == dataclasses.replace(MODELS["convnextv2_nano"], stem="patch2", kernel_size=5)
@@ -373,6 +392,13 @@ def test_a_model_of_another_family_drops_what_the_file_says_of_its_own(config_fi
         (["--config.model.kernel_size=4"], r"config\.model\.kernel_size=4: must be odd and positive"),
         (["--config.run.epoch=4"], r"config\.run\.epoch: there is no such field; did you mean 'epochs'\?"),
         (["--epochs=4"], "unknown flag --epochs; see --help"),
+        (["--config.run.epochs=1e2"], r"^config\.run\.epochs='1e2': must be of type int$"),
+        (["--config.run.seed=None"], r"^config\.run\.seed='None': must be of type int$"),
+        (["--config.data.channels", "two"], r"^config\.data\.channels='two': must be of type int or none$"),
+        (["--config.optim.learning_rate=1,5"], r"^config\.optim\.learning_rate='1,5': must be of type float$"),
+        (["--config.optim.nesterov=yes"], r"^config\.optim\.nesterov='yes': must be of type bool$"),
+        (["--config.model.depths=(1,2"], r"^config\.model\.depths.*must be of type"),
+        (["--config.optim.clip_norm"], r"Missing value for flag --config\.optim\.clip_norm"),
         (["digits"], "unexpected argument 'digits'"),
     ],
 )

@@ -8,7 +8,16 @@ Importing this package imports no JAX. Only the fields that a family of networks
 """
 
 from convnext_jax.config.checks import CHOICES
-from convnext_jax.config.parse import check_field, default_config, own_field_kinds, parse_experiment, parse_sections
+from convnext_jax.config.parse import (
+    NO_VALUE,
+    check_field,
+    default_config,
+    may_be_none,
+    own_field_kinds,
+    parse_experiment,
+    parse_sections,
+    wrong_type,
+)
 from convnext_jax.config.sections import (
     SECTIONS,
     AugmentConfig,
@@ -21,6 +30,7 @@ from convnext_jax.config.sections import (
 
 __all__ = [
     "CHOICES",
+    "NO_VALUE",
     "SECTIONS",
     "AugmentConfig",
     "DataConfig",
@@ -30,7 +40,9 @@ __all__ = [
     "RunConfig",
     "check_field",
     "default_config",
+    "may_be_none",
     "own_field_kinds",
     "parse_experiment",
     "parse_sections",
+    "wrong_type",
 ]

@@ -13,6 +13,7 @@ from convnext_jax.config.checks import check_choice, check_choices, check_combin
 from convnext_jax.config.sections import SECTIONS, Experiment, ModelConfig
 from convnext_jax.errors import UserError, nearest
 
+NO_VALUE = ("None", "none", "")  # how a command line leaves out a field that may be None
 SHARED_MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig) if field.name != "architecture")
 
 Values = config_dict.ConfigDict | Mapping[str, Any]
@@ -101,6 +102,22 @@ def check_field(path: str) -> None:
         raise UserError(f"config.{path}: there is no such field; {nearest(name, names)}")
 
 
+def may_be_none(path: str) -> bool:
+    """Returns whether ``section.field`` is a field that may be None. The network's own may not."""
+    section, _, name = path.partition(".")
+    fields = dataclasses.fields(SECTIONS[section])
+    return any(_kind(field)[1] for field in fields if field.name == name)
+
+
+def wrong_type(path: str, value: object, kind: type, optional: bool) -> str:
+    """Returns the message about a value of the wrong type.
+
+    >>> wrong_type("config.run.epochs", 1.5, int, False)
+    'config.run.epochs=1.5: must be of type int'
+    """
+    return f"{path}={value!r}: must be of type {kind.__name__}{' or none' if optional else ''}"
+
+
 def own_field_kinds(model: str) -> dict[str, type]:
     """Returns the types of the fields that the family of a named model owns; imports JAX.
 
@@ -152,7 +169,7 @@ def _kind(field: dataclasses.Field[Any]) -> tuple[type, bool]:
 
 
 def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
-    if optional and (value is None or value in ("None", "none", "")):
+    if optional and (value is None or value in NO_VALUE):
         return None
     # A whole number is a fine float, but True is no number and 1.5 no count.
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -164,7 +181,7 @@ def _parse_value(path: str, value: Any, kind: type, optional: bool) -> Any:
         # JSON has no tuples.
         return tuple(_parse_value(f"{path}[{index}]", item, int, False) for index, item in enumerate(value))
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{path}={value!r}: must be of type {kind.__name__}{' or none' if optional else ''}")
+        raise UserError(wrong_type(path, value, kind, optional))
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{path}={value!r}: must be a finite number")
     return value

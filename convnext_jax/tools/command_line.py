@@ -16,8 +16,18 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from convnext_jax.config import Experiment, check_field, own_field_kinds, parse_experiment, parse_sections
+from convnext_jax.config import (
+    NO_VALUE,
+    Experiment,
+    check_field,
+    may_be_none,
+    own_field_kinds,
+    parse_experiment,
+    parse_sections,
+    wrong_type,
+)
 from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, EXIT_USAGE, Failure, UserError
+from convnext_jax.tools.python_file import read_config_file
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
@@ -107,7 +117,8 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
             given[override[1]] = following if override[2] is None else override[2]
         elif argument.startswith("-"):
             raise UserError(f"unknown flag {argument.partition('=')[0]}; see --help")
-    config = _read_config_file(path)
+    config = read_config_file(path)
+    overrides = _take_back(config, overrides)
     model: Any = config.model
     # What is wrong elsewhere is said before the network's family, and with it JAX, is imported.
     parse_sections(config)
@@ -135,19 +146,25 @@ def _change_model(model: Any, name: str) -> None:
     model.name = name
 
 
-def _read_config_file(path: str) -> config_dict.ConfigDict:
-    try:
-        values = flags.FlagValues()
-        arguments = ["train.py", f"--config={path}"]
-        flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-        values(arguments)
-    except flags.Error as error:
-        raise UserError(str(error)) from error
-    except (AttributeError, KeyError) as error:
-        # A locked ConfigDict names the field that does not exist, and the nearest one that does.
-        raise UserError(f"{path}: {error.args[0] if error.args else error}") from error
-    flag.value.model.unlock()  # the flag has locked it
-    return flag.value
+def _take_back(config: config_dict.ConfigDict, overrides: Sequence[str]) -> list[str]:
+    """Sets the fields that are given as None, which absl would take for a number; returns the other overrides."""
+    left: list[tuple[str, list[str]]] = []
+    rest = [*overrides]
+    while rest:
+        words = [rest.pop(0)]
+        override = _OVERRIDE.fullmatch(words[0])
+        path = override[1] if override else ""
+        if override and may_be_none(path):  # so it is no switch, and has a value
+            value = override[2]
+            if value is None and rest:
+                words.append(value := rest.pop(0))
+            left = [each for each in left if each[0] != path]  # the last one counts
+            if value in NO_VALUE:
+                section, _, field = path.partition(".")
+                config[section][field] = None
+                continue
+        left.append((path, words))
+    return [word for _, words in left for word in words]
 
 
 def _apply_overrides(config: config_dict.ConfigDict, path: str, overrides: Sequence[str]) -> config_dict.ConfigDict:
@@ -156,6 +173,8 @@ def _apply_overrides(config: config_dict.ConfigDict, path: str, overrides: Seque
     try:
         flag = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
         unused = values(arguments)[1:]
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_illegal_value(config, error)) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
     except (AttributeError, KeyError) as error:
@@ -163,6 +182,20 @@ def _apply_overrides(config: config_dict.ConfigDict, path: str, overrides: Seque
     if unused:
         raise UserError(f"unexpected argument {unused[0]!r}; overrides read --config.section.field=value")
     return flag.value
+
+
+_ILLEGAL = re.compile(r"flag --config\.(\w+)\.(\w+)=(.*?): ", re.DOTALL)
+
+
+def _illegal_value(config: config_dict.ConfigDict, error: flags.IllegalFlagValueError) -> str:
+    """Says of which type a value must be, where absl says what Python's ``int`` could not do with it."""
+    match = _ILLEGAL.match(str(error))
+    if match is None or match[2] not in config[match[1]]:
+        return str(error)
+    section, field, value = match.groups()
+    return wrong_type(
+        f"config.{section}.{field}", value, config[section].get_type(field), may_be_none(f"{section}.{field}")
+    )
 
 
 def check_file(file: Path) -> None:

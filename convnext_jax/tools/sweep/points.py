@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from convnext_jax.config import Experiment
 from convnext_jax.data.image_folder import find_test_folder
 from convnext_jax.errors import UserError
 from convnext_jax.tools.command_line import check_file, check_names, load_experiment
+from convnext_jax.tools.python_file import run_file
 from convnext_jax.workdir.claim import identity, short_hash
 
 
@@ -99,10 +99,7 @@ def _leaf(name: str) -> str:
 
 def _read_file(file: Path) -> tuple[str, list[dict[str, Any]]]:
     check_file(file)
-    try:
-        content = runpy.run_path(str(file))
-    except Exception as error:  # whatever the user's own code raises
-        raise UserError(f"{file} cannot be read ({type(error).__name__}: {error})") from error
+    content = run_file(file)
     base, settings = content.get("BASE"), content.get("POINTS")
     if not isinstance(base, str) or not isinstance(settings, list) or not settings:
         raise UserError(
