@@ -160,8 +160,9 @@ def _take_back(config: config_dict.ConfigDict, overrides: Sequence[str]) -> list
                 words.append(value := rest.pop(0))
             left = [each for each in left if each[0] != path]  # the last one counts
             if value in NO_VALUE:
-                section, _, field = path.partition(".")
-                config[section][field] = None
+                section, _, name = path.partition(".")
+                fields: Any = config[section]
+                fields[name] = None
                 continue
         left.append((path, words))
     return [word for _, words in left for word in words]
@@ -190,12 +191,11 @@ _ILLEGAL = re.compile(r"flag --config\.(\w+)\.(\w+)=(.*?): ", re.DOTALL)
 def _illegal_value(config: config_dict.ConfigDict, error: flags.IllegalFlagValueError) -> str:
     """Says of which type a value must be, where absl says what Python's ``int`` could not do with it."""
     match = _ILLEGAL.match(str(error))
-    if match is None or match[2] not in config[match[1]]:
+    if match is None:
         return str(error)
-    section, field, value = match.groups()
-    return wrong_type(
-        f"config.{section}.{field}", value, config[section].get_type(field), may_be_none(f"{section}.{field}")
-    )
+    section, name, value = match.groups()
+    fields: Any = config[section]
+    return wrong_type(f"config.{section}.{name}", value, fields.get_type(name), may_be_none(f"{section}.{name}"))
 
 
 def check_file(file: Path) -> None:
