@@ -1,5 +1,6 @@
 """Data sets prepared without TensorFlow, from small archives in the publishers' layouts."""
 
+import dataclasses
 import hashlib
 import io
 import tarfile
@@ -16,6 +17,7 @@ from convnext_jax.config import DataConfig
 from convnext_jax.data import load, tfds_builders
 from convnext_jax.data.dataset import Split
 from convnext_jax.data.download import RemoteFile
+from convnext_jax.data.load import holds_out_test
 from convnext_jax.data.prepared import find_prepared
 from convnext_jax.errors import UserError
 
@@ -288,3 +290,68 @@ def test_a_prepared_folder_that_lost_a_file_is_refused(manual: Path) -> None:
     record.unlink()
     with pytest.raises(UserError, match="split train has 0 of its 1 record files"):
         _load("tiny_imagenet", manual)
+
+
+class TrainAlone(tfds.core.GeneratorBasedBuilder):
+    """A data set as `tf_flowers` and `eurosat` are: nothing to test on."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    LABELS = {"train": [0, 1] * 10}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {name: self._generate_examples(name) for name in self.LABELS}
+
+    def _generate_examples(self, split: str) -> Any:
+        for index, label in enumerate(self.LABELS[split]):
+            shade = 10 * index + 5 * list(self.LABELS).index(split)
+            yield index, {"image": np.full((8, 8, 3), shade, np.uint8), "label": label}
+
+
+class UnlabeledTest(TrainAlone):
+    """A data set as `imagenet2012` is: the labels of its test split are secret."""
+
+    LABELS = {"test": [-1] * 3, "train": [0, 1] * 4, "validation": [1, 0, 1]}
+
+
+def test_without_a_test_split_the_share_that_is_held_out_of_train_is_tested_on(manual: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"has no split test or validation \(it has train\): .*validation_fraction=0\.1"
+    ):
+        _load("train_alone", manual)
+    config = DataConfig("train_alone", data_dir=str(manual.parent / "data"), validation_fraction=0.3)
+    dataset = load(config)
+    assert dataset.validation is None and dataset.evaluated[0] == "test"
+    assert np.bincount(dataset.test.labels).tolist() == [3, 3] and np.bincount(dataset.train.labels).tolist() == [7, 7]
+    everything = _pairs(dataset.train.images, dataset.train.labels) | _pairs(dataset.test.images, dataset.test.labels)
+    assert everything == _pairs(
+        np.repeat(np.arange(20) * 10, 192).astype(np.uint8).reshape(20, 8, 8, 3), np.arange(20) % 2
+    )
+    # The statistics are those of the examples that are left, and the same data come from the cache.
+    np.testing.assert_allclose(dataset.mean, dataset.train.images.mean((0, 1, 2)) / 255, rtol=1e-6)
+    again = load(config)
+    np.testing.assert_array_equal(again.test.images, dataset.test.images)
+    assert holds_out_test(config) and not holds_out_test(dataclasses.replace(config, name="cifar10"))
+
+
+def test_a_test_split_without_labels_gives_way_to_the_validation_split(manual: Path) -> None:
+    _, splits, _ = _load("unlabeled_test", manual)
+    assert len(splits["train"]) == 8 and sorted(splits["test"].labels) == [0, 1, 1]
+    assert sorted(splits["test"].images[:, 0, 0, 0]) == [10, 20, 30]
+
+
+def test_a_folder_of_the_data_set_itself_is_not_taken_for_the_one_that_holds_it(
+    manual: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _, _ = _load("unlabeled_test", manual)
+    before = sorted(root.rglob("*"))
+    monkeypatch.chdir(root)
+    for wrong in (root / "unlabeled_test", root / "unlabeled_test" / "1.0.0", Path("unlabeled_test")):
+        with pytest.raises(UserError, match=rf"{wrong} is a folder of unlabeled_test .*data_dir={root}$"):
+            load(DataConfig("unlabeled_test", data_dir=str(wrong)))
+    assert sorted(root.rglob("*")) == before
+    load(DataConfig("unlabeled_test", data_dir=str(root.parent)))
+    assert f"unlabeled_test is in {root} already: to use it, give --config.data.data_dir={root}" in caplog.text

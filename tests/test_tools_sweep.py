@@ -86,6 +86,34 @@ def test_a_folder_of_pictures_needs_a_test_split_of_its_own(tmp_path: Path):
     assert len(points_of(tmp_path, point)) == 1
 
 
+def test_a_data_set_needs_a_test_split_of_its_own(tmp_path: Path):
+    # What TFDS writes of a data set, as far as a sweep asks.
+    version = tmp_path / "eurosat" / "1.0.0"
+    version.mkdir(parents=True)
+
+    def write_info(*splits: str) -> None:
+        info = {"fileFormat": "array_record", "splits": [{"name": name, "shardLengths": ["10"]} for name in splits]}
+        (version / "dataset_info.json").write_text(json.dumps(info))
+        for name in splits:
+            (version / f"eurosat-{name}.array_record-00000-of-00001").touch()
+
+    write_info("train")
+    point = f'[{{"data.name": "eurosat", "data.data_dir": "{tmp_path}"}}]'
+    with pytest.raises(UserError, match=r"eurosat has no split to test on, so config\.data\.validation_fraction makes"):
+        points_of(tmp_path, point)
+    write_info("train", "validation")
+    assert len(points_of(tmp_path, point)) == 1
+
+
+def test_a_point_that_turns_out_to_be_judged_on_test_has_failed(tmp_path: Path):
+    (point,) = points_of(tmp_path, "[{}]")
+    point.workdir.mkdir(parents=True)
+    final = {"step": 5, "test/loss": 0.5, "test/top1": 0.75, "test/top5": 1.0}
+    point.summary.write_text(json.dumps({"split": "test", "seconds": 2.0, "final": final}))
+    (outcome,), _ = run_sweep([point], training({}, []))
+    assert outcome.figures is None and "no test split" in str(outcome.reason)
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_is_sound_and_labelled(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)

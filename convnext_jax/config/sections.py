@@ -62,7 +62,7 @@ class DataConfig:
         4 RGB and alpha. None takes what the data set declares, and RGB for ``image_folder`` and ``digits``.
       validation_fraction: share of every class, in [0, 1), that is held out of train and evaluated instead of the test
         split, so that tuning leaves that alone. The same examples whatever the seed. For an ``image_folder`` that has
-        ``train/`` alone the share is the test split.
+        ``train/`` alone, and a TFDS data set that has ``train`` alone, the share is the test split.
     """
 
     name: str = "cifar100"

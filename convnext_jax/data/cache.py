@@ -81,6 +81,9 @@ def _open_folder(folder: Path, key: CacheKey) -> Dataset:
         raise ValueError("the data has changed")
     splits: dict[str, Split] = {}
     for name in SPLITS:
+        if name == "test" and "test_images" not in meta["shapes"]:
+            splits[name] = Split(splits["train"].images[:0], splits["train"].labels[:0])
+            continue
         arrays = {}
         for part, dtype in (("images", np.uint8), ("labels", np.int32)):
             # This raises ValueError if the file is shorter than its header says.
@@ -103,7 +106,7 @@ def build_cache(key: CacheKey, sources: Mapping[str, Source], class_names: tuple
 
     Args:
       key: what to cache, and where.
-      sources: the encoded pictures of ``train`` and ``test``.
+      sources: the encoded pictures of ``train`` and ``test``; without ``test`` that split is empty.
       class_names: one name for each class.
 
     Returns:
@@ -135,7 +138,7 @@ def build_cache(key: CacheKey, sources: Mapping[str, Source], class_names: tuple
 def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_names: tuple[str, ...]) -> None:
     sums: dict[str, PixelSums] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in SPLITS:
+    for name in sources:
         images = folder / f"{name}_images.npy"
         title = f"decoding {key.name} {name}"
         labels, sums[name] = decode_split(sources[name], images, key.image_size, key.channels, title)
@@ -147,7 +150,7 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
         np.save(folder / f"{name}_labels.npy", labels)
         shapes[f"{name}_labels"] = labels.shape
         shapes[f"{name}_images"] = np.load(images, mmap_mode="r", allow_pickle=False).shape
-    if shapes["train_images"][1:] != shapes["test_images"][1:]:
+    if len({shapes[f"{name}_images"][1:] for name in sources}) > 1:
         raise UserError(
             f"data set {key.name}: train and test images differ in size: "
             "give one size for all, for example --config.data.image_size=64"

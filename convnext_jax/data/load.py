@@ -9,7 +9,7 @@ from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
 from convnext_jax.data.digits import load_digits
-from convnext_jax.data.image_folder import load_image_folder
+from convnext_jax.data.image_folder import find_test_folder, load_image_folder
 from convnext_jax.data.prepared import (
     INFO_FILE,
     PreparedInfo,
@@ -19,12 +19,14 @@ from convnext_jax.data.prepared import (
     read_info,
 )
 from convnext_jax.data.prepared_features import read_features
-from convnext_jax.data.registry import check_name
+from convnext_jax.data.registry import OWN_NAMES, check_name
 from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError
 from convnext_jax.storage.cloud import is_cloud, local_copy, to_path
 from convnext_jax.storage.files import exclusive, is_writable, sweep, user_cache_folder
+
+TEST_SPLITS = ("test", "validation")  # of a TFDS data set; the first that has labels is tested on
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,21 @@ def load(config: DataConfig) -> Dataset:
     if not config.validation_fraction:
         return dataset
     # The order of the examples never changes, so an example is named by its index.
-    return hold_out_validation(dataset, config.validation_fraction, list(map(str, range(len(dataset.train)))))
+    dataset = hold_out_validation(dataset, config.validation_fraction, list(map(str, range(len(dataset.train)))))
+    if len(dataset.test) or dataset.validation is None:
+        return dataset
+    return dataclasses.replace(dataset, test=dataset.validation, validation=None)
+
+
+def holds_out_test(config: DataConfig) -> bool:
+    """Returns whether the share that is held out of train is the test split, since the data set has none.
+
+    Of a TFDS data set this is known once it is prepared; before that the answer is False.
+    """
+    if config.name == "image_folder":
+        return config.data_dir is not None and find_test_folder(Path(config.data_dir).expanduser()) is None
+    prepared = None if config.name in OWN_NAMES else find_prepared(data_root(config.data_dir), config.name)
+    return prepared is not None and not any(map(read_info(prepared).splits.get, TEST_SPLITS))
 
 
 def _on_disk(config: DataConfig) -> DataConfig:
@@ -73,13 +89,22 @@ def _load_prepared(config: DataConfig) -> Dataset:
     manual_dir = _manual_dir(config)
     prepared = find_prepared(root, _name_on_disk(config.name, manual_dir))
     if prepared is None:
+        _look_nearby(root, config.name)
         prepared = _prepare(config, root, manual_dir)
     info = read_info(prepared)
+    has_test = any(map(info.splits.get, TEST_SPLITS))
+    if not has_test and not config.validation_fraction:
+        raise UserError(
+            f"the data set in {prepared} has no split {' or '.join(TEST_SPLITS)} (it has {', '.join(info.splits)}):"
+            " hold out a share of its training examples with --config.data.validation_fraction=0.1"
+        )
     class_names, declared = read_features(prepared)
     key = CacheKey(config.name, prepared, info.fingerprint, config.image_size, config.channels or declared)
     dataset = open_cache(key)
     if dataset is None:
-        sources = {"train": _source(info, "train"), "test": _source(info, "test", "validation")}
+        sources = {"train": _source(info, "train")}
+        if has_test:
+            sources["test"] = _labeled_source(info, *TEST_SPLITS)
         dataset = build_cache(key, sources, class_names)
     return dataset
 
@@ -91,6 +116,24 @@ def _manual_dir(config: DataConfig) -> Path | None:
     if not folder.is_dir():
         raise UserError(f"manual_dir {folder} does not exist: put the archive there, or leave manual_dir out")
     return folder
+
+
+def _look_nearby(root: Path, name: str) -> None:
+    """Refuses a folder within the data set itself, and warns if the data set lies in a folder of the given one.
+
+    Otherwise it would be downloaded once more, into the wrong place.
+    """
+    inside = root.absolute()
+    for above in inside.parents:
+        if inside.is_relative_to(above / name.partition("/")[0]) and find_prepared(above, name):
+            raise UserError(
+                f"{root} is a folder of {name} itself: give the one that holds all data sets, with"
+                f" --config.data.data_dir={above}"
+            )
+    for below in sorted(root.glob("*/")):
+        if find_prepared(below, name):
+            log.warning("%s is in %s already: to use it, give --config.data.data_dir=%s", name, below, below)
+            return
 
 
 def _name_on_disk(name: str, manual_dir: Path | None) -> str:
@@ -135,10 +178,14 @@ def _hint_at_other_archives(name: str, folder: Path) -> None:
         log.warning("%s is from another archive: to use it, give the manual_dir with its .sha256 file", other)
 
 
-def _source(info: PreparedInfo, *names: str) -> RecordSource:
-    """Returns the first split with one of these names that the data set has."""
-    for name in names:
-        if info.splits.get(name):
-            return RecordSource(info.folder, name, info.splits[name])
-    listed = ", ".join(info.splits)
-    raise UserError(f"the data set in {info.folder} has no split {' or '.join(names)} (it has {listed})")
+def _source(info: PreparedInfo, name: str) -> RecordSource:
+    if info.splits.get(name):
+        return RecordSource(info.folder, name, info.splits[name])
+    raise UserError(f"the data set in {info.folder} has no split {name} (it has {', '.join(info.splits)})")
+
+
+def _labeled_source(info: PreparedInfo, *names: str) -> RecordSource:
+    """Returns the first of the splits that has labels. Those of a competition's test split are -1."""
+    sources = [_source(info, name) for name in names if info.splits.get(name)]
+    labeled = (source for source in sources if all(picture.label >= 0 for picture in source.read(0, 1)))
+    return next(labeled, sources[0])

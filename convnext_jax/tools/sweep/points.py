@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_jax.config import Experiment
-from convnext_jax.data.image_folder import find_test_folder
+from convnext_jax.data.load import holds_out_test
 from convnext_jax.errors import UserError
 from convnext_jax.tools.command_line import check_file, check_names, load_experiment
 from convnext_jax.tools.python_file import run_file
@@ -134,8 +134,11 @@ def _check_validation(experiment: Experiment) -> None:
             "a sweep is judged on a validation split, never on test; hold one out of train, for example"
             " --config.data.validation_fraction=0.1"
         )
-    if data.name == "image_folder" and data.data_dir and find_test_folder(Path(data.data_dir).expanduser()) is None:
+    if holds_out_test(data):
+        there = f"{data.data_dir} has no folder val/, validation/ or test/"
+        there = there if data.name == "image_folder" else f"{data.name} has no split to test on"
+        remedy = "add a folder test/" if data.name == "image_folder" else "take another data set"
         raise UserError(
-            f"{data.data_dir} has no folder val/, validation/ or test/, so config.data.validation_fraction makes the"
-            " test split, and a sweep is never judged on that; add a folder test/"
+            f"{there}, so config.data.validation_fraction makes the test split, and a sweep is never judged on that;"
+            f" {remedy}"
         )

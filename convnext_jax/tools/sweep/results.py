@@ -45,6 +45,8 @@ class Outcome:
         summary = json.loads(point.summary.read_text())
         # The summary of several seeds has no final figures, it has means.
         figures, std = summary.get("final") or summary["mean"], summary.get("std")
+        if not any(name.startswith("validation") for name in figures):
+            return cls(point, reason="its data have no test split, so the share of train that was held out is that")
         return cls(
             point,
             figures={name: value for name, value in figures.items() if name.startswith("validation")},
