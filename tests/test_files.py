@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from convnext_jax.config import DataConfig
+from convnext_jax.data import load
+from convnext_jax.data.cache import CacheKey
+from convnext_jax.errors import UserError
 from convnext_jax.storage.files import (
     exclusive,
+    expanded,
     is_writable,
     new_folder,
     sweep,
@@ -148,3 +153,47 @@ def test_an_error_releases_the_lock(tmp_path: Path, caplog: pytest.LogCaptureFix
         raise RuntimeError("inside")
     with exclusive(tmp_path / "lock"):
         assert not caplog.text
+
+
+# --- home folders
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the numeric user of a container: no HOME, and no entry in the list of users."""
+    for name in ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def getpwuid(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", getpwuid)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/data") == tmp_path / "data" and expanded("a/~") == Path("a/~")
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_one_is_asked_for(tmp_path: Path):
+    assert expanded(str(tmp_path)) == tmp_path
+    with pytest.raises(UserError, match=r"^~/data: no home folder is known for ~; .*set HOME"):
+        expanded("~/data")
+    with pytest.raises(UserError, match="set HOME or XDG_CACHE_HOME"):
+        user_cache_folder()
+    for config in (DataConfig("cifar100"), DataConfig("image_folder", "~/p"), DataConfig("cifar100", "/", "~/p")):
+        with pytest.raises(UserError, match="no home folder is known for ~"):
+            load(config)
+
+
+def test_a_user_who_does_not_exist_has_no_home_folder():
+    with pytest.raises(UserError, match=r"no home folder is known for ~nobody-of-that-name"):
+        load(DataConfig("cifar100", "~nobody-of-that-name/data"))
+
+
+@pytest.mark.usefixtures("no_home")
+def test_data_that_keep_their_own_cache_need_no_home_folder(tmp_path: Path):
+    assert [folder.parent for folder in CacheKey("cifar100", tmp_path, "1", None).folders()] == [tmp_path]
+    with pytest.raises(UserError, match="set HOME or XDG_CACHE_HOME"):
+        CacheKey("image_folder", tmp_path, "1", None, beside_source=False).folders()

@@ -46,14 +46,19 @@ class CacheKey:
     beside_source: bool = True
 
     def folders(self) -> list[Path]:
-        """Returns the folders that the cache may be in, in order of preference."""
+        """Returns the folders that the cache may be in, in order of preference; raises UserError if there is none."""
         size = self.image_size or "native"
         channels = "" if self.channels == 3 else f"-{self.channels}channels"
         leaf = f"convnext_jax_cache-{size}{channels}-v{FORMAT}"
         source = self.source.resolve()
         identity = hashlib.sha256(f"{source}\n{self.fingerprint}".encode()).hexdigest()[:16]
-        of_user = user_cache_folder() / f"{self.name.replace('/', '-')}-{identity}" / leaf
-        return [source / leaf, of_user] if self.beside_source else [of_user]
+        folders = [source / leaf] if self.beside_source else []
+        try:
+            folders.append(user_cache_folder() / f"{self.name.replace('/', '-')}-{identity}" / leaf)
+        except UserError:  # there is no home folder
+            if not folders:
+                raise
+        return folders
 
 
 def open_cache(key: CacheKey) -> Dataset | None:

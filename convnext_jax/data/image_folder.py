@@ -12,6 +12,7 @@ from convnext_jax.data.decode import MOST_BYTES, Picture
 from convnext_jax.data.splitting import held_out, hold_out_validation
 from convnext_jax.errors import UserError
 from convnext_jax.storage.bounded import read_bounded
+from convnext_jax.storage.files import expanded
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 TEST_FOLDERS = ("val", "validation", "test")
@@ -62,7 +63,7 @@ def load_image_folder(config: DataConfig) -> Dataset:
     """
     if config.data_dir is None:
         raise UserError("data set image_folder: name the folder that holds train/ with --config.data.data_dir=DIR")
-    root = Path(config.data_dir).expanduser()
+    root = expanded(config.data_dir)
     sources, class_names = find_pictures(root, config.validation_fraction)
     channels = config.channels or 3
     key = CacheKey(config.name, root, _fingerprint(root, sources), config.image_size, channels, beside_source=False)

@@ -24,7 +24,7 @@ from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError
 from convnext_jax.storage.cloud import is_cloud, local_copy, to_path
-from convnext_jax.storage.files import exclusive, is_writable, sweep, user_cache_folder
+from convnext_jax.storage.files import exclusive, expanded, is_writable, sweep, user_cache_folder
 
 TEST_SPLITS = ("test", "validation")  # of a TFDS data set; the first that has labels is tested on
 
@@ -67,7 +67,7 @@ def holds_out_test(config: DataConfig) -> bool:
     Of a TFDS data set this is known once it is prepared; before that the answer is False.
     """
     if config.name == "image_folder":
-        return config.data_dir is not None and find_test_folder(Path(config.data_dir).expanduser()) is None
+        return config.data_dir is not None and find_test_folder(expanded(config.data_dir)) is None
     prepared = None if config.name in OWN_NAMES else find_prepared(data_root(config.data_dir), config.name)
     return prepared is not None and not any(map(read_info(prepared).splits.get, TEST_SPLITS))
 
@@ -112,7 +112,7 @@ def _load_prepared(config: DataConfig) -> Dataset:
 def _manual_dir(config: DataConfig) -> Path | None:
     if config.manual_dir is None:
         return None
-    folder = Path(config.manual_dir).expanduser()
+    folder = expanded(config.manual_dir)
     if not folder.is_dir():
         raise UserError(f"manual_dir {folder} does not exist: put the archive there, or leave manual_dir out")
     return folder

@@ -11,7 +11,7 @@ from typing import Any
 from convnext_jax.data.decode import Picture
 from convnext_jax.errors import UserError
 from convnext_jax.storage.bounded import MOST_JSON_BYTES, read_bounded
-from convnext_jax.storage.files import parse_json
+from convnext_jax.storage.files import expanded, parse_json
 
 INFO_FILE = "dataset_info.json"
 
@@ -23,7 +23,7 @@ def data_root(data_dir: str | None) -> Path:
     '/data'
     """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
-    return Path(chosen).expanduser()
+    return expanded(chosen)
 
 
 def find_prepared(root: Path, name: str) -> Path | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 
+from convnext_jax.errors import UserError
 from convnext_jax.storage.files import user_cache_folder
 
 MAX_BYTES = 2 * 2**30
@@ -33,7 +34,7 @@ def keep_compiled_programs() -> None:
         folder = user_cache_folder() / "compilation"
         folder.mkdir(parents=True, exist_ok=True)
         remove_oldest(folder, MAX_BYTES)
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+    except (OSError, UserError) as error:  # UserError: there is no home folder
         log.warning("compiled programs cannot be kept (%s): set XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR", error)
         return
     # JAX's own limit (jax_compilation_cache_max_size) keeps a second file for each program. A process that is killed

@@ -13,6 +13,7 @@ from typing import Any
 
 import filelock
 
+from convnext_jax.errors import UserError
 from convnext_jax.storage.cloud import is_cloud
 
 log = logging.getLogger(__name__)
@@ -120,4 +121,16 @@ def sweep(folder: Path, pattern: str) -> None:
 
 def user_cache_folder() -> Path:
     """Returns this project's part of the user's cache folder ($XDG_CACHE_HOME, else ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convnext_jax"
+    return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache", "set HOME or XDG_CACHE_HOME")) / "convnext_jax"
+
+
+def expanded(path: str, remedy: str = "write the path without it, or set HOME") -> Path:
+    """Returns a path with ``~`` and ``~user`` replaced by the home folder.
+
+    Raises:
+      UserError: there is no such user, or, as for the numeric user of a container, no home folder is known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: no home folder is known for {Path(path).parts[0]}; {remedy}") from error
