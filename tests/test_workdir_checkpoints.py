@@ -1,5 +1,6 @@
 """Checkpoints: the latest and the best kept, the model alone restored, on any devices, of any version."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def test_latest_and_best_are_kept(directory: Path):
         assert checkpoints.metrics(20) == figures(0.9)
         assert checkpoints.metrics(45) == {}
         assert checkpoints.select("40") == 40
+
+
+def test_a_folder_may_have_any_name_in_utf8_and_no_other(tmp_path: Path):
+    folder = tmp_path / "my café ~ $HOME" / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(10, items_at(10))
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 10
+    latin1 = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(UserError, match=r"caf.*: checkpoints need a path in UTF-8.*choose another --workdir"):
+        Checkpoints(latin1)
+    assert not latin1.exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ A checkpoint holds named items, each a tree of arrays: ``params``, ``opt_state``
 
 import contextlib
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,9 @@ class Checkpoints:
       keep_before: the latest checkpoint up to this step is kept besides; None keeps none for that.
       best: the figure that says which are the best.
       read_only: whether nothing may be written or deleted.
+
+    Raises:
+      UserError: Orbax cannot write there, since the path is not UTF-8.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Checkpoints:
     ) -> None:
         self._best = best
         self._directory = directory if is_cloud(directory) else directory.absolute()
+        _check_is_utf8(self._directory)
         if not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
         policy = policies.AnyPreservationPolicy(
@@ -221,3 +226,17 @@ class Checkpoints:
         except Exception:
             if error is None:  # otherwise that is what went wrong first
                 raise
+
+
+def _check_is_utf8(directory: Path) -> None:
+    # TensorStore takes a path as UTF-8, whatever the locale. Otherwise the first save would fail, an epoch from now.
+    path = str(directory)
+    try:
+        is_utf8 = path.encode() == os.fsencode(path)
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if not is_utf8:
+        raise UserError(
+            f"{directory}: checkpoints need a path in UTF-8, and this one is not, or the locale is another; rename the"
+            " folder or choose another --workdir, or set PYTHONUTF8=1"
+        )
