@@ -5,6 +5,7 @@ Imports nothing slow, so that ``--help`` and most mistakes answer at once.
 
 import argparse
 import gc
+import io
 import logging
 import re
 import sys
@@ -32,6 +33,9 @@ from convnext_jax.tools.python_file import read_config_file
 
 def run_main(main: Callable[[], None]) -> NoReturn:
     """Runs a command and exits: 0 when done, 2 after a user's mistake, which is printed on one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where a ± or a name cannot be shown, its code is
+            stream.reconfigure(errors="backslashreplace")
     # The package's own warnings are lines for the user. Orbax's, on absl's logger, are about its own options.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
