@@ -1,8 +1,10 @@
 """Trains a model: ``python train.py --config configs/digits.py``."""
 
 from convnext_jax.run.signals import end_this_process_at_once, ignore_signals
+from convnext_jax.run.standard_streams import open_closed_streams
 
 if __name__ == "__main__":
+    open_closed_streams()
     end_this_process_at_once()  # if a signal comes; before the imports below take their time
 
 import json
@@ -14,6 +16,7 @@ from convnext_jax.config import Experiment
 from convnext_jax.errors import EXIT_TEMPFAIL
 from convnext_jax.storage.cloud import to_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_folder
 
 
 def main() -> None:
@@ -47,6 +50,7 @@ def main() -> None:
     if arguments.extend and arguments.workdir is None:
         parser.error("--extend needs --workdir, the run to make longer")
     workdir = arguments.workdir or _default_workdir(arguments.config, experiment)
+    check_new_folder("--workdir", workdir)
     _train(experiment, workdir, extend=arguments.extend)
     ignore_signals()
 
@@ -60,12 +64,14 @@ def _default_workdir(config: str, experiment: Experiment) -> Path:
 def _train(experiment: Experiment, workdir: Path, *, extend: bool) -> None:
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.jax_settings import start_jax
     from convnext_jax.run.loop import Stopped
     from convnext_jax.run.rollback import train_to_the_end
     from convnext_jax.run.seeds import train_seeds
     from convnext_jax.sharding import make_mesh
     from convnext_jax.train.compiler import StepCompiler
 
+    start_jax()
     keep_compiled_programs()
     mesh = make_mesh()
     try:

@@ -8,7 +8,6 @@ seconds, with status 75, or with 0 if the run was done. In the end parameters, o
 have the bits of the undisturbed run.
 """
 
-import argparse
 import json
 import os
 import random
@@ -29,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL
 from convnext_jax.run.environment import describe_environment
 from convnext_jax.storage.files import write_json
+from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_file
 from convnext_jax.workdir.metrics_log import read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -119,12 +120,14 @@ def disturb(folder: Path, number: signal.Signals, count: int, seconds: float, dr
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__ or "")
     parser.add_argument("--kills", type=int, default=50, help="how many SIGKILLs (default: 50)")
     parser.add_argument("--terms", type=int, default=20, help="how many SIGTERMs (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the record is written")
     options = parser.parse_args()
+    if options.output is not None:
+        check_new_file("--output", options.output)
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -155,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run_main(main)

@@ -6,7 +6,6 @@ Rounds of calls to the device with one save in each, and rounds without, take tu
 costs in all. The data are noise of the shape of the data set, since the step does not depend on what the pictures show.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from convnext_jax.run.prepare import initial_state, make_plan, put_data
 from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.storage.files import write_json
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_file
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.workdir.checkpoint_folder import ITEMS, set_damaged_aside
 from convnext_jax.workdir.checkpoints import Checkpoints
@@ -42,14 +42,16 @@ def noise(classes: int, size: int, count: int = 2000) -> Dataset:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--config", required=True)
+    parser = command_line.Parser(__doc__ or "")
+    parser.add_argument("--config", required=True, metavar="FILE")
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=6, help="in a round")
     parser.add_argument("--output", type=Path)
     arguments, overrides = parser.parse_known_args()
+    if arguments.output is not None:
+        check_new_file("--output", arguments.output)
     experiment = command_line.load_experiment(arguments.config, overrides)
     dataset = noise(arguments.classes, arguments.size)
     plan = make_plan(experiment, dataset, Sharding(make_mesh()))

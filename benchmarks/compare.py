@@ -36,6 +36,7 @@ from convnext_jax.models.convnext import STEMS, ConvNeXtArchitecture
 from convnext_jax.models.registry import MODELS, named_architecture
 from convnext_jax.storage.files import write_json
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_file
 
 
 def main() -> None:
@@ -66,9 +67,11 @@ def main() -> None:
     options = parser.parse_args()
     case, variables = _case(options), dict(map(_variable, options.env))
     _check_systems(options.systems)
-    if options.torch_python is not None and not options.torch_python.is_file():
-        raise UserError(f"--torch_python: there is no file {options.torch_python}")
-    command_line.check_output(options.output)
+    python: Path | None = options.torch_python
+    if python is not None and not (python.is_file() and os.access(python, os.X_OK)):
+        raise UserError(f"--torch_python: there is no program {python}; name a Python that has PyTorch")
+    if options.output is not None:
+        check_new_file("--output", options.output)
     try:
         record = compare(options, case, variables)
     except (WorkerFailed, Disagreement) as error:

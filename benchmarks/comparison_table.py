@@ -5,15 +5,14 @@
 The table is between the two comments that name this file.
 """
 
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.comparison.table import insert_table, page_table
-from convnext_jax.errors import UserError
-from convnext_jax.storage.files import write_text
+from convnext_jax.errors import UserError, first_line
+from convnext_jax.storage.files import parse_json, write_text
 from convnext_jax.tools import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +30,10 @@ def main() -> None:
         file = file.resolve()
         if not file.is_file() or not file.is_relative_to(ROOT):
             raise UserError(f"{file} is not a file in this repository")
-        records[f"../{file.relative_to(ROOT).as_posix()}"] = json.loads(file.read_text())
+        try:
+            records[f"../{file.relative_to(ROOT).as_posix()}"] = parse_json(file.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{file} is no record of benchmarks/compare.py ({first_line(error)})") from error
     page = ROOT / "docs" / "performance.md"
     write_text(page, insert_table(page.read_text(encoding="utf-8"), page_table(records)))
 

@@ -3,7 +3,6 @@
 python benchmarks/record_run.py --workdir runs/c100 --output benchmarks/results/NAME.json
 """
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from convnext_jax.errors import UserError
-from convnext_jax.storage.files import write_json
+from convnext_jax.errors import UserError, first_line
+from convnext_jax.storage.files import parse_json, write_json
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_file
 from convnext_jax.workdir.claim import read_experiment, seed_runs
 from convnext_jax.workdir.metrics_log import read_metrics
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="the folder of a finished run or sweep")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args()
-    command_line.check_output(options.output)
+    check_new_file("--output", options.output)
     sweep = read(options.workdir / "sweep.json")
     record = record_run(options.workdir) if sweep is None else record_sweep(options.workdir, sweep)
     write_json(options.output, record)
@@ -53,7 +53,10 @@ def record_sweep(workdir: Path, sweep: dict[str, Any]) -> dict[str, Any]:
 
 def read(path: Path) -> Any:
     """Returns the content of a JSON file, or None if there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return parse_json(path.read_bytes()) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); run the command that wrote it again") from error
 
 
 def curve(path: Path) -> list[dict[str, float]]:

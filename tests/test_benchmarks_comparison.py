@@ -191,7 +191,7 @@ def test_a_table_takes_the_place_of_the_one_before() -> None:
         (["--stem", "conv7x7_patch2"], "--stem: 'conv7x7_patch2' is not compared"),
         (["--image_size", "16"], "images of 16x16 pixels are too small"),
         (["--env", "MALLOC"], "--env MALLOC: it must read NAME=VALUE"),
-        (["--torch_python", "absent/python"], "there is no file absent/python"),
+        (["--torch_python", "absent/python"], "there is no program absent/python"),
         (["--output", "absent/a.json"], "there is no folder absent"),
     ],
 )

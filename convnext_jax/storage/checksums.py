@@ -75,7 +75,7 @@ def unsealed(text: str) -> dict[str, Any]:
       ValueError: it is no JSON object, or it does not have the checksum that it should have. Without one it is taken as
         it is, since version 0.1 wrote none.
     """
-    content = parse_json(text)
+    content = parse_json(text.removeprefix("\ufeff"))  # the mark that some editors put first
     if not isinstance(content, dict):
         raise ValueError("it holds no settings")
     checksum = content.pop("checksum", None)

@@ -4,9 +4,12 @@ Imports nothing slow, so that ``--help`` and most mistakes answer at once.
 """
 
 import argparse
+import errno
+import functools
 import gc
 import io
 import logging
+import os
 import re
 import sys
 import threading
@@ -27,7 +30,9 @@ from convnext_jax.config import (
     parse_sections,
     wrong_type,
 )
-from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, EXIT_USAGE, Failure, UserError
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, EXIT_USAGE, Failure, UserError, first_line
+from convnext_jax.run import standard_streams
+from convnext_jax.tools.arguments import check_path, check_text
 from convnext_jax.tools.python_file import read_config_file
 
 
@@ -42,18 +47,43 @@ def run_main(main: Callable[[], None]) -> NoReturn:
     # If a save fails, Orbax raises one error, and those of the other arrays end up with asyncio, a page for each.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     threading.excepthook = _report_thread
+    standard_streams.open_closed_streams()
     # A traced program is a million small objects that stay alive. Python searches all of them for garbage after every
     # few hundred new ones, which takes a twelfth of a start (benchmarks/notes.md).
     gc.set_threshold(100_000)
     try:
+        status = _status_of(main)
+    except BrokenPipeError:
+        if not standard_streams.reader_is_gone():  # it was another pipe
+            raise
+        status = standard_streams.EXIT_READER_GONE
+    sys.exit(standard_streams.finish_streams(status))
+
+
+def _status_of(main: Callable[[], None]) -> int:
+    try:
         main()
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        return end.code or 0
     except UserError as error:
-        fail(str(error), EXIT_USAGE)
+        return _report(str(error), EXIT_USAGE)
     except Failure as error:
-        fail(str(error), EXIT_FAILURE)
+        return _report(str(error), EXIT_FAILURE)
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _report(f"{error.filename or 'the output'} cannot be used ({error.strerror})", EXIT_FAILURE)
+    except ValueError as error:
+        blamed = [name for name in os.environ if name.startswith("JAX_") and name in str(error).upper()]
+        if not blamed or "jax" in sys.modules:
+            raise
+        given = f"{blamed[0]}={os.environ[blamed[0]]}"
+        return _report(f"JAX does not start with {given} ({first_line(error)}); mend or unset it", EXIT_USAGE)
     except KeyboardInterrupt:
-        fail("interrupted; run the same command again to go on", EXIT_TEMPFAIL)
-    sys.exit(0)
+        return _report("interrupted; run the same command again to go on", EXIT_TEMPFAIL)
+    return 0
 
 
 def _report_thread(arguments: threading.ExceptHookArgs) -> None:
@@ -64,8 +94,12 @@ def _report_thread(arguments: threading.ExceptHookArgs) -> None:
 
 def fail(message: str, status: int) -> NoReturn:
     """Prints ``error: <message>`` on one line and exits with a status."""
+    sys.exit(_report(message, status))
+
+
+def _report(message: str, status: int) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(status)
+    return status
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -76,7 +110,10 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser without abbreviations, whose usage errors are one line like all others."""
+    """An argument parser without abbreviations, whose usage errors are one line like all others.
+
+    It refuses empty arguments, and impossible paths: those of the metavars DIR and FILE, and what becomes a ``Path``.
+    """
 
     def __init__(self, description: str, epilog: str | None = None) -> None:
         # A command of the package is called by its module, and argparse would print its file.
@@ -89,11 +126,36 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawTextHelpFormatter,
         )
 
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """See ``argparse``."""
+        if "action" not in options or options["action"] == "append":
+            options["type"] = _checked(names[0], options)
+        return super().add_argument(*names, **options)
+
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits with status 2."""
         fail(f"{message}; see {self.prog} --help", EXIT_USAGE)
 
 
+def _checked(name: str, options: Mapping[str, Any]) -> Callable[[str], Any]:
+    """Returns the conversion of an argument, with the checks that all arguments have."""
+    convert: Callable[[str], Any] = options.get("type", str)
+    metavar = options.get("metavar", "")
+    name = name if name.startswith("-") else metavar or name
+    may_lack = name.startswith("-") and not options.get("required")
+
+    @functools.wraps(convert, updated=())  # argparse's own messages have the name of the type
+    def checked(text: str) -> Any:
+        check_text(name, text, "give it a value" + ", or leave it out" * may_lack)
+        value = convert(text)
+        if isinstance(value, Path) or metavar in ("DIR", "FILE"):
+            check_path(name, Path(value))
+        return value
+
+    return checked
+
+
+_PATH_FIELDS = ("data.data_dir", "data.manual_dir", "model.init_from")
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 
 
@@ -117,8 +179,11 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
     for index, argument in enumerate(overrides):
         if override := _OVERRIDE.fullmatch(argument):
             check_field(override[1])
-            following = "".join(overrides[index + 1 : index + 2])
-            given[override[1]] = following if override[2] is None else override[2]
+            following = overrides[index + 1] if index + 1 < len(overrides) else None
+            value = following if override[2] is None else override[2]
+            if value is not None and override[1] in _PATH_FIELDS:
+                check_text(f"--config.{override[1]}", value, "give it a value, or leave it out")
+            given[override[1]] = value or ""
         elif argument.startswith("-"):
             raise UserError(f"unknown flag {argument.partition('=')[0]}; see --help")
     config = read_config_file(path)
@@ -134,7 +199,18 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
         kinds = own_field_kinds(model.name)
         for name in own:  # a wrong name is refused with all others, as one that the family does not have
             model[name] = config_dict.placeholder(kinds.get(name, str))
-    return parse_experiment(_apply_overrides(config, path, overrides))
+    config = _apply_overrides(config, path, overrides)
+    _check_paths(config)
+    return parse_experiment(config)
+
+
+def _check_paths(config: Any) -> None:
+    """Refuses what a path in a config file cannot be, such as one from a variable of the shell that is not set."""
+    for field in _PATH_FIELDS:
+        section, name = field.split(".")
+        if isinstance(value := config.get(section, {}).get(name), str):
+            check_text(f"config.{field}", value, "give it a value, or None")
+            check_path(f"config.{field}", Path(value))
 
 
 def _change_model(model: Any, name: str) -> None:
@@ -172,7 +248,7 @@ def _take_back(config: config_dict.ConfigDict, overrides: Sequence[str]) -> list
     return [word for _, words in left for word in words]
 
 
-def _apply_overrides(config: config_dict.ConfigDict, path: str, overrides: Sequence[str]) -> config_dict.ConfigDict:
+def _apply_overrides(config: Any, path: str, overrides: Sequence[str]) -> Any:
     values = flags.FlagValues()
     arguments = ["train.py", *overrides]
     try:
@@ -207,12 +283,6 @@ def check_file(file: Path) -> None:
     if not file.is_file():
         there = ", ".join(sorted(map(str, file.parent.glob("*.py")))) or "nothing"
         raise UserError(f"there is no file {file}; {file.parent} holds {there}")
-
-
-def check_output(file: Path | None) -> None:
-    """Raises UserError if an ``--output`` could not be written for want of its folder, before the work is done."""
-    if file is not None and not file.parent.is_dir():
-        raise UserError(f"--output {file}: there is no folder {file.parent}")
 
 
 def check_names(experiment: Experiment) -> None:

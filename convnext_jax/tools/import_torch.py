@@ -16,6 +16,7 @@ from convnext_jax.errors import UserError, first_line
 from convnext_jax.storage.arrays import MOST_BYTES, read_arrays
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_folder
 
 # Training scripts put the weights under one of these.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -37,6 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another --output")
+    check_new_folder("--output", arguments.output)
 
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.models.registry import named_architecture

@@ -24,8 +24,10 @@ def main() -> None:
         "Such data is kept apart from the official data, and used whenever that --manual_dir is given.",
     )
     parser.add_argument("name", help="digits, cifar10, cifar100, tiny_imagenet, image_folder, or a TFDS name")
-    parser.add_argument("--data_dir", help="folder of the prepared data sets; for image_folder, the folder itself")
-    parser.add_argument("--manual_dir", help="folder with an archive that was fetched by hand")
+    parser.add_argument(
+        "--data_dir", metavar="DIR", help="folder of the prepared data sets; for image_folder, the folder itself"
+    )
+    parser.add_argument("--manual_dir", metavar="DIR", help="folder with an archive that was fetched by hand")
     parser.add_argument("--image_size", type=int, help="side in pixels to resize the images to")
     parser.add_argument("--channels", type=int, help="channels to convert the images to, 1 to 4")
     parser.add_argument(

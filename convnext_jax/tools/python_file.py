@@ -30,7 +30,7 @@ def running(file: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{file}{_line_of(file, error)}: {_reason(error)}") from error
     finally:
         with contextlib.suppress(ValueError):  # the code may have changed the list, too
@@ -69,13 +69,13 @@ def read_config_file(path: str) -> config_dict.ConfigDict:
         return config
 
 
-def _line_of(file: Path, error: Exception) -> str:
+def _line_of(file: Path, error: BaseException) -> str:
     """Returns the last line of the file that the error passed through; nothing if it passed through none."""
     numbers = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return f", line {numbers[-1]}" if numbers else ""
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, AttributeError | KeyError) and error.args:
         # A locked ConfigDict names the field that does not exist, and the nearest one that does.
         return str(error.args[0])

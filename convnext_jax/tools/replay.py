@@ -12,6 +12,7 @@ from typing import Any
 from convnext_jax.errors import writing
 from convnext_jax.storage.cloud import to_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_folder
 
 
 def main() -> None:
@@ -29,14 +30,17 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     output: Path = arguments.output or arguments.workdir / f"replay_{arguments.step}"
+    check_new_folder("--output", output)
 
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.report.pictures import picture_grid
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.jax_settings import start_jax
     from convnext_jax.run.replay import replay
     from convnext_jax.sharding import make_mesh
     from convnext_jax.storage.files import write_bytes, write_json
 
+    start_jax()
     keep_compiled_programs()
     again = replay(
         arguments.workdir,

@@ -6,6 +6,7 @@
 from convnext_jax.errors import UserError
 from convnext_jax.storage.cloud import is_cloud, local_path, to_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_folder
 
 
 def main() -> None:
@@ -35,11 +36,14 @@ def main() -> None:
     output = arguments.output or arguments.workdir / f"soup_last_{arguments.last}"
     if output.exists():
         raise UserError(f"{output} exists already; choose another --output")
+    check_new_folder("--output", output)
 
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.evaluate.soup import make_soup
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.jax_settings import start_jax
 
+    start_jax()
     keep_compiled_programs()
     soup, report = make_soup(
         arguments.workdir,

@@ -145,4 +145,4 @@ def _read_config(workdir: Path) -> Migrated:
     except FileNotFoundError:
         raise UserError(f"{workdir} is no workdir of train.py: there is no {path}") from None
     except (OSError, ValueError, UserError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
+        raise UserError(f"{path} cannot be read ({error}); restore it, or take another --workdir") from error

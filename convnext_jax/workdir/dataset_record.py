@@ -15,6 +15,7 @@ from convnext_jax.errors import UserError
 from convnext_jax.storage.checksums import sealed, unsealed
 from convnext_jax.storage.files import write_json
 
+_REMEDY = "it is damaged: restore it, or begin a new run in another --workdir"
 _SAMPLE = 1000  # images of a split whose pixels are compared
 
 
@@ -99,9 +100,9 @@ class DatasetRecord:
         except FileNotFoundError:
             raise UserError(f"{workdir} has no dataset.json; the run has not started yet") from None
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} cannot be read (it lacks {error}); it is damaged") from error
+            raise UserError(f"{path} cannot be read (it lacks {error}); {_REMEDY}") from error
         except (OSError, ValueError, ArithmeticError) as error:
-            raise UserError(f"{path} cannot be read ({error})") from error
+            raise UserError(f"{path} cannot be read ({error}); {_REMEDY}") from error
 
     def write(self, workdir: Path) -> None:
         """Writes the record into a workdir."""

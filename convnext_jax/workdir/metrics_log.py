@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from convnext_jax.errors import UserError
 from convnext_jax.storage.files import parse_json
 from convnext_jax.workdir.growing_file import GrowingFile
 from convnext_jax.workdir.tensorboard import EventFile
@@ -28,12 +29,19 @@ def figure_name(split: str, metric: str) -> str:
 
 
 def read_metrics(path: Path) -> list[Line]:
-    """Returns the lines of a ``metrics.jsonl``. Damaged ones, such as half a line that a kill left, are left out."""
+    """Returns the lines of a ``metrics.jsonl``. Damaged ones, such as half a line that a kill left, are left out.
+
+    Raises:
+      UserError: there is something else of that name, or it may not be read.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    return [line for text in content.splitlines() if (line := _parse(text)) is not None]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); mend that, or move it away") from error
+    # A power cut may leave a hole of zeros where a line was to come, and the next line follows it directly.
+    return [line for text in content.replace(b"\0", b"\n").splitlines() if (line := _parse(text)) is not None]
 
 
 class MetricsWriter:

@@ -19,6 +19,7 @@ from convnext_jax.data.registry import Extent, known_extent
 from convnext_jax.errors import UserError, nearest
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_file
 
 if TYPE_CHECKING:
     from convnext_jax.sharding import Sharding
@@ -94,7 +95,8 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: must be at least {least}")
-    command_line.check_output(arguments.output)
+    if arguments.output is not None:
+        check_new_file("--output", arguments.output)
 
 
 def _extent_before_data(experiment: Experiment, arguments: argparse.Namespace) -> Extent:
@@ -118,19 +120,13 @@ def _start(backend: str | None) -> "Sharding":
     """Returns the devices as a training of the experiment has them."""
     import jax
 
+    from convnext_jax.run.jax_settings import start_jax
     from convnext_jax.sharding import Sharding, make_mesh
 
     # The time of a compilation is wanted, not that of finding a program in the cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    if backend is not None:
-        jax.config.update("jax_platforms", backend)
-    try:
-        return Sharding(make_mesh())
-    except (RuntimeError, AssertionError) as error:  # AssertionError: JAX sees no NVIDIA GPU
-        if backend is None:
-            raise
-        reason = str(error).partition(" (set ")[0] or "there is none"
-        raise UserError(f"--backend {backend} cannot be used on this machine: {reason}") from error
+    start_jax(backend)
+    return Sharding(make_mesh())
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 import collections
 import dataclasses
-import json
 import math
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convnext_jax.errors import UserError, first_line
 from convnext_jax.report.tables import markdown_table
-from convnext_jax.storage.files import write_json, write_text
+from convnext_jax.storage.files import parse_json, write_json, write_text
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.tools.sweep.points import Point, in_words
 from convnext_jax.workdir.best_metric import best_metric
@@ -42,9 +42,12 @@ class Outcome:
     @classmethod
     def of_finished(cls, point: Point) -> "Outcome":
         """Returns how a point ended that came to its end, from its summary."""
-        summary = json.loads(point.summary.read_text())
-        # The summary of several seeds has no final figures, it has means.
-        figures, std = summary.get("final") or summary["mean"], summary.get("std")
+        try:
+            summary = parse_json(point.summary.read_bytes())
+            # The summary of several seeds has no final figures, it has means.
+            figures, std = summary.get("final") or summary["mean"], summary.get("std")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{point.summary} is damaged ({first_line(error)}); delete it, and run again") from error
         if not any(name.startswith("validation") for name in figures):
             return cls(point, reason="its data have no test split, so the share of train that was held out is that")
         return cls(
