@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convnext_jax.precision import DTYPES
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_folder
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -25,7 +26,9 @@ def main() -> None:
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.evaluate.comparison import compare, group_seeds
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.jax_settings import start_jax
 
+    start_jax()
     keep_compiled_programs()
     evaluations = [
         each
@@ -89,6 +92,8 @@ def _parse() -> "Namespace":
         parser.error(f"--corrupted {arguments.corrupted}: there is no such folder")
     if unknown := [name for name in arguments.weights if name not in ("raw", "ema")]:
         parser.error(f"--weights {unknown[0]}: must be raw, ema or raw,ema")
+    if arguments.output is not None or len(arguments.workdir) == 1:
+        check_new_folder("--output", arguments.output or arguments.workdir[0])
     return arguments
 
 
