@@ -99,9 +99,27 @@ COMMANDS = (
         {"--config": A_FILE, "--output": NEW_FILE, "--parts": NAME, "--backend": NAME, **CONFIG_FIELDS},
     ),
     Command(
+        "convnext_jax.tools.compare",
+        ("{tmp}/run", "--output", "{tmp}/new"),
+        {"workdir": A_FOLDER | BUCKET, "--output": NEW_FOLDER},
+    ),
+    Command(
         "convnext_jax.tools.import_torch",
         ("{tmp}/a.safetensors", "--model", "convnext_atto", "--output", "{tmp}/new"),
         {"WEIGHTS": A_FILE, "--model": NAME, "--output": NEW_FOLDER},
+    ),
+    Command(
+        "convnext_jax.tools.predict",
+        ("{tmp}/picture.png", *WORKDIR),
+        {
+            "PICTURE": PATHS | {"missing": "{tmp}/missing", "no pictures": "{tmp}/folder"},
+            "--workdir": A_FOLDER | BUCKET,
+            "--output": NEW_FILE,
+            "--explain": NEW_FILE,
+            "--step": ALWAYS,
+            "--weights": NAME,
+            "--format": NAME,
+        },
     ),
     Command(
         "convnext_jax.tools.prepare",

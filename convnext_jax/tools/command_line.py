@@ -112,7 +112,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 class Parser(argparse.ArgumentParser):
     """An argument parser without abbreviations, whose usage errors are one line like all others.
 
-    It refuses empty arguments, and impossible paths: those of the metavars DIR and FILE, and what becomes a ``Path``.
+    It refuses empty arguments, and impossible paths: what becomes a ``Path``, or has the metavar DIR, FILE or PICTURE.
     """
 
     def __init__(self, description: str, epilog: str | None = None) -> None:
@@ -148,7 +148,7 @@ def _checked(name: str, options: Mapping[str, Any]) -> Callable[[str], Any]:
     def checked(text: str) -> Any:
         check_text(name, text, "give it a value" + ", or leave it out" * may_lack)
         value = convert(text)
-        if isinstance(value, Path) or metavar in ("DIR", "FILE"):
+        if isinstance(value, Path) or metavar in ("DIR", "FILE", "PICTURE"):
             check_path(name, Path(value))
         return value
 

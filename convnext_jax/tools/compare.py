@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from convnext_jax.errors import UserError, writing
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_folder
 
 if TYPE_CHECKING:
     from convnext_jax.report.run_groups import Found
@@ -40,6 +41,7 @@ def main() -> None:
     if arguments.watch is not None and not 1 <= arguments.watch <= 86_400:
         parser.error(f"--watch {arguments.watch:g}: must be 1 to 86400 seconds")
     check_workdirs(arguments.workdir)
+    check_new_folder("--output", arguments.output)
     with writing(arguments.output, "--output"):
         arguments.output.mkdir(parents=True, exist_ok=True)
 

@@ -16,6 +16,7 @@ from convnext_jax.errors import Failure, UserError, writing
 from convnext_jax.report.prediction_lines import FORMATS
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,8 +71,8 @@ def _check(parser: command_line.Parser, arguments: argparse.Namespace) -> None:
         parser.error("--stage is for --explain")
     for option in ("output", "explain"):
         file = getattr(arguments, option)
-        if file is not None and not file.parent.is_dir():
-            parser.error(f"--{option} {file}: there is no folder {file.parent}")
+        if file is not None:
+            check_new_file(f"--{option}", file)
     if arguments.explain is not None and arguments.explain.suffix.lower() != ".png":
         parser.error(f"--explain {arguments.explain}: the contact sheet is a .png file")
     for picture in arguments.pictures:
@@ -92,7 +93,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     from convnext_jax.data.picture_paths import picture_paths
     from convnext_jax.evaluate.classifier import load
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.jax_settings import start_jax
 
+    start_jax()
     keep_compiled_programs()
     classifier = load(
         arguments.workdir,
