@@ -294,4 +294,7 @@ def check_names(experiment: Experiment) -> None:
 
     for size in experiment.run.image_sizes:
         experiment.model.architecture.check_image_size(size, size)
-    check_name(experiment.data.name)
+    try:
+        check_name(experiment.data.name)
+    except UserError as error:
+        raise UserError(f"config.data.name: {error}") from None
