@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext_jax.data.cache import DESCRIPTION, CacheKey, build_cache, open_cache
+from convnext_jax.data.cache import DESCRIPTION, FORMAT, CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import PixelSums
-from convnext_jax.data.decode import SERIAL_BELOW, Picture, decode_picture, decode_split
+from convnext_jax.data.decode import Picture
+from convnext_jax.data.decode_split import SERIAL_BELOW, decode_split
 from convnext_jax.errors import UserError
 from convnext_jax.storage.files import is_writable
 
@@ -123,7 +124,7 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script.write_text(
         "import pathlib\n"
         "print('once')\n"
-        "from convnext_jax.data.decode import decode_split\n"
+        "from convnext_jax.data.decode_split import decode_split\n"
         "from test_data_cache import RandomPictures\n"
         f"labels, _ = decode_split(RandomPictures(0, {MANY}), pathlib.Path('images.npy'), None, 3, 'x')\n"
         "print(len(labels))\n"
@@ -225,6 +226,17 @@ def test_changed_data_is_decoded_again(key: CacheKey) -> None:
     np.testing.assert_array_equal(dataset.train.images[0], RandomPictures(7).pixels(0))
 
 
+def test_a_cache_of_another_decoder_is_not_used_and_goes(key: CacheKey) -> None:
+    build_cache(key, SOURCES, NAMES)
+    folder = key.folders()[0]
+    before = folder.rename(folder.with_name(folder.name.removesuffix(f"-v{FORMAT}") + f"-v{FORMAT - 1}"))
+    kept = folder.with_name(folder.name.replace("native", "64"))
+    kept.mkdir()
+    assert open_cache(key) is None
+    build_cache(key, SOURCES, NAMES)
+    assert folder.is_dir() and kept.is_dir() and not before.exists()
+
+
 def test_read_only_data_is_cached_for_the_user(key: CacheKey, tmp_path: Path) -> None:
     key.source.chmod(0o555)
     assert not is_writable(key.source)
@@ -276,18 +288,6 @@ def test_pictures_are_kept_in_their_own_channels(key: CacheKey, channels: int) -
     np.testing.assert_array_equal(dataset.train.images, expected)
     np.testing.assert_allclose(dataset.mean, expected.mean((0, 1, 2)) / 255, rtol=1e-6)
     np.testing.assert_allclose(dataset.std, expected.std((0, 1, 2)) / 255, rtol=1e-6)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("own", [1, 2, 3, 4])
-def test_pictures_are_converted_as_pillow_does(own: int, channels: int) -> None:
-    (picture,) = RandomPictures(3, 1, own).read(0, 1)
-    found = decode_picture(picture, channels=channels)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
-    with Image.open(io.BytesIO(picture.encoded)) as image:
-        expected = np.asarray(image.convert(mode)).reshape(6, 6, channels)
-    np.testing.assert_array_equal(found, expected)
-    assert decode_picture(picture, size=4, channels=channels).shape == (4, 4, channels)
 
 
 def test_the_description_tells_what_is_there(key: CacheKey) -> None:

@@ -213,14 +213,12 @@ def test_the_folder_itself_stays_untouched(root: Path, mode: int) -> None:
     assert _state(root) == before
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(None, "RGB"), (1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
-def test_pictures_have_the_channels_that_are_asked_for(root: Path, channels: int | None, mode: str) -> None:
+@pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
+def test_pictures_have_the_channels_that_are_asked_for(root: Path, channels: int | None) -> None:
     path = root / "train" / "cat" / "0.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)).save(path)
+    Image.fromarray(np.full((8, 8, 4), (90, 90, 90, 0), np.uint8)).save(path)
     dataset = load(DataConfig(name="image_folder", data_dir=str(root), channels=channels))
     assert dataset.train.images.shape == (8, 8, 8, channels or 3)
     assert dataset.mean.shape == dataset.std.shape == (channels or 3,)
-    for index, picture in enumerate((path, path.with_name("1.png"))):
-        with Image.open(picture) as image:
-            expected = np.asarray(image.convert(mode)).reshape(8, 8, -1)
-        np.testing.assert_array_equal(dataset.train.images[index], expected)
+    seen = {None: [255] * 3, 1: [255], 2: [90, 0], 3: [255] * 3, 4: [90, 90, 90, 0]}[channels]
+    assert dataset.train.images[0, 0, 0].tolist() == seen

@@ -70,13 +70,30 @@ def test_postscript_is_not_run_whatever_its_name_is(monkeypatch: pytest.MonkeyPa
     script = saved(Image.new("RGB", (8, 8)), "eps")
     with Image.open(io.BytesIO(script)) as opened:
         assert opened.format == "EPS", "Pillow would call Ghostscript"
-    with pytest.raises(UserError, match=r"picture a\.png cannot be read \(no picture\)"):
+    with pytest.raises(UserError, match=r"picture a\.png cannot be read \(no picture of a kind that is read\)"):
         decode_picture(Picture("a.png", script, 0))
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "ppm"])
-def test_the_formats_of_pictures_are_read(kind: str) -> None:
-    assert decode_picture(Picture("a", saved(Image.new("RGB", (8, 6)), kind), 0)).shape == (6, 8, 3)
+def tiff_of_one_tile(side: int) -> bytes:
+    """A TIFF of 16x16 black pixels in one tile, compressed, of the given size."""
+    data = zlib.compress(bytes(side * side))
+    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+def test_a_tile_much_larger_than_its_picture_is_refused() -> None:
+    assert decode_picture(Picture("a.tif", tiff_of_one_tile(16), 0)).tolist() == np.zeros((16, 16, 3)).tolist()
+    bomb = tiff_of_one_tile(16).replace(struct.pack("<HHII", 322, 4, 1, 16), struct.pack("<HHII", 322, 4, 1, 1 << 25))
+    with pytest.raises(UserError, match=r"picture a\.tif would have 33554432x16 pixels"):
+        decode_picture(Picture("a.tif", bomb, 0))
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    empty = saved(Image.new("RGB", (1, 1)), "gif").replace(struct.pack("<HH", 1, 1), bytes(4))
+    with pytest.raises(UserError, match=r"picture a\.gif .*: replace or remove it"):
+        decode_picture(Picture("a.gif", empty, 0), 8)
 
 
 def test_a_file_that_no_picture_fills_is_refused_before_it_is_read(tmp_path: Path) -> None:

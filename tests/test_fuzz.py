@@ -245,7 +245,7 @@ def encoded(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "tiff"])
 def test_pictures(kind: str) -> None:
     whole = encoded(kind)
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from convnext_jax.data.dataset import Dataset, PixelSums, Split
-from convnext_jax.data.decode import Source, decode_split
+from convnext_jax.data.decode_split import Source, decode_split
 from convnext_jax.errors import UserError
 from convnext_jax.storage.bounded import read_json
 from convnext_jax.storage.files import exclusive, is_writable, new_folder, sweep, user_cache_folder, write_json
 
-FORMAT = 1  # part of the folder's name; increase it when the layout or the decoding changes
+# Part of the folder's name; increase it when the layout or the decoding changes. 2: EXIF, 16 bits and transparency.
+FORMAT = 2
 DESCRIPTION = "dataset.json"
 SPLITS = ("train", "test")
 
@@ -133,7 +134,8 @@ def build_cache(key: CacheKey, sources: Mapping[str, Source], class_names: tuple
                 sweep(folder.parent, f".{folder.name}.tmp-*")
                 with new_folder(folder) as unfinished:
                     _write(unfinished, key, sources, class_names)
-                    sweep(folder.parent, folder.name)  # an outdated or damaged cache
+                    # An outdated or damaged cache, or one of an earlier format, which nothing else would remove.
+                    sweep(folder.parent, f"{folder.name.removesuffix(str(FORMAT))}[1-{FORMAT}]")
                 dataset = _open_folder(folder, key)
     except OSError as error:
         raise UserError(f"the decoded images of {key.name} cannot be written to {folder}: {error}") from error

@@ -20,7 +20,7 @@ TEST_FOLDERS = ("val", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """Pictures in separate files, a `convnext_jax.data.decode.Source`.
+    """Pictures in separate files, a `convnext_jax.data.decode_split.Source`.
 
     Attributes:
       paths: the paths of the files.

@@ -106,7 +106,7 @@ def damaged(folder: Path, reason: object) -> UserError:
 
 @dataclasses.dataclass(frozen=True)
 class RecordSource:
-    """The pictures of a split of a prepared data set, a `convnext_jax.data.decode.Source`.
+    """The pictures of a split of a prepared data set, a `convnext_jax.data.decode_split.Source`.
 
     Attributes:
       folder: the folder of the data set.
