@@ -1,6 +1,8 @@
 """Pictures of the user's own: what is found, how it is resized, and what each mistake gets."""
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +56,14 @@ def test_a_tree_with_a_validation_folder(root: Path, validation: str) -> None:
 
 
 def test_suffixes_in_any_case_and_formats(root: Path) -> None:
-    for suffix in ("JPG", "jpeg", "WEBP", "Png"):
+    for suffix in ("JPG", "jpeg", "JPEG", "jfif", "WEBP", "Png", "gif", "BMP", "tif", "tiff", "ppm", "mpo"):
         _save(root / "train" / "cat" / f"more.{suffix}", 9)
     Image.fromarray(_pixels(5)[..., 0]).save(root / "train" / "dog" / "gray.png")
     (root / "train" / "dog" / "notes.txt").write_text("not a picture")
     (root / "train" / "dog" / "._0.png").write_text("what a file manager left")
     (root / "train" / ".thumbnails").mkdir()
     dataset = _load(root)
-    assert np.bincount(dataset.train.labels).tolist() == [8, 5]
+    assert np.bincount(dataset.train.labels).tolist() == [16, 5]
     gray = np.repeat(_pixels(5)[..., :1], 3, axis=-1)
     assert any((image == gray).all() for image in dataset.train.images)
 
@@ -155,46 +157,108 @@ def test_an_unusable_picture_is_named(root: Path, content: bytes | None, message
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_empty_class(root: Path) -> None:
-    (root / "train" / "emu").mkdir()
-    with pytest.raises(UserError, match="train/emu has no pictures"):
-        _load(root)
-
-
-def test_one_class_only(root: Path) -> None:
-    shutil.rmtree(root / "train" / "dog")
-    with pytest.raises(UserError, match="has 1 class folder.*needs two or more"):
-        _load(root)
-
-
-def test_a_class_that_is_in_validation_only(root: Path) -> None:
-    _save(root / "val" / "emu" / "0.png", 0)
-    with pytest.raises(UserError, match="val/emu is a class that .*train does not have"):
-        _load(root)
-
-
-def test_nothing_to_validate_on(root: Path) -> None:
+def test_one_picture_of_a_class_that_is_to_be_split(root: Path) -> None:
     shutil.rmtree(root / "val")
-    with pytest.raises(UserError, match="--config.data.validation_fraction=0.1"):
-        _load(root)
     for path in (root / "train" / "dog").glob("[123].png"):
         path.unlink()
     with pytest.raises(UserError, match="train/dog has one picture"):
         _load(root, fraction=0.5)
 
 
-def test_an_empty_validation_folder(root: Path) -> None:
+# --- what is found and what is left out
+
+
+def test_pictures_lie_at_any_depth(root: Path) -> None:
+    before = _load(root, fraction=0.5).validation
+    for name, seed in (("b/1.png", 20), ("a/z/1.png", 21), ("a/y.png", 22)):
+        _save(root / "train" / "cat" / name, seed)
+    dataset = _load(root)
+    # First those of the folder itself, then folder by folder, as os.walk has them when sorted.
+    order = [
+        Path(folder) / name for folder, _, names in sorted(os.walk(root / "train" / "cat")) for name in sorted(names)
+    ]
+    expected = np.stack([np.asarray(Image.open(path)) for path in order])
+    np.testing.assert_array_equal(dataset.train.images[:7], expected)
+    assert dataset.train.labels.tolist() == [0] * 7 + [1] * 4 and not dataset.left_out
+    after = _load(root, fraction=0.5).validation
+    assert before is not None and after is not None and len(after) > len(before)
+
+
+def test_two_pictures_of_one_name_in_two_folders_are_two(root: Path) -> None:
     shutil.rmtree(root / "val")
-    (root / "val").mkdir()
-    with pytest.raises(UserError, match="val has no class folders"):
+    for index in range(12):
+        _save(root / "train" / "cat" / f"{index}" / "same.png", 100 + index)
+    dataset = _load(root, fraction=0.5)
+    assert np.bincount(dataset.test.labels).tolist() == np.bincount(dataset.train.labels).tolist() == [8, 2]
+
+
+def test_links_are_followed_and_never_in_a_circle(root: Path, tmp_path: Path) -> None:
+    _save(tmp_path / "elsewhere" / "8.png", 8)
+    cat = root / "train" / "cat"
+    (cat / "linked").symlink_to(tmp_path / "elsewhere")
+    (cat / "linked.png").symlink_to(tmp_path / "elsewhere" / "8.png")
+    (tmp_path / "elsewhere" / "again").symlink_to(cat)
+    (cat / "all").symlink_to(root / "train")
+    dataset = _load(root)
+    assert np.bincount(dataset.train.labels).tolist() == [6, 4]
+    assert dataset.left_out == {"links back to a folder": 2}
+
+
+def test_what_is_left_out_is_counted_by_reason(root: Path) -> None:
+    cat = root / "train" / "cat"
+    for name in ("a.txt", "b.TXT", "notes", "c.heic", "._1.png", ".DS_Store", "odd.a suffix with spaces"):
+        (cat / name).write_text("no picture")
+    (cat / "gone.png").symlink_to(root / "nowhere.png")
+    (cat / "itself.png").symlink_to(cat / "itself.png")
+    os.mkfifo(cat / "pipe.png")
+    _save(cat / ".hidden" / "deep" / "0.png", 0)
+    _save(root / "train" / "loose.png", 0)
+    _save(root / "test" / "cat" / "0.png", 0)
+    (root / "README.md").write_text("beside the splits")
+    expected = {
+        ".txt": 2,
+        "without a suffix": 1,
+        ".heic": 1,
+        "of other kinds": 1,
+        "hidden": 3,
+        "broken links": 2,
+        "no files": 1,
+        "outside of the class folders": 1,
+        "in test/, which is not used": 1,
+    }
+    for _ in range(2):  # decoded, and from the cache
+        dataset = _load(root, fraction=0.25)
+        assert dataset.left_out == expected
+        assert dataset.describe() == (
+            f"data: image_folder in {root}: train 6 pictures, validation 2, test 4, 2 classes, 8x8x3; left out 13 files"
+            " (3 hidden, 2 .txt, 2 broken links, 1 .heic, 1 in test/, which is not used, 4 of other kinds)"
+        )
+
+
+@pytest.mark.parametrize("name", ["Müller's cat", "猫", "a b  c", "x.y"])
+def test_class_names_may_be_any_text(root: Path, name: str) -> None:
+    for split in ("train", "val"):
+        (root / split / "cat").rename(root / split / name)
+    assert _load(root).class_names == tuple(sorted([name, "dog"]))
+
+
+def test_names_that_differ_in_how_unicode_writes_them_are_one_class(root: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "épée") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    (root / "train" / "cat").rename(root / "train" / decomposed)
+    (root / "val" / "cat").rename(root / "val" / composed)
+    dataset = _load(root)
+    assert dataset.class_names == ("dog", composed), "sorted by the name that is shown, not by that of the folder"
+    assert np.bincount(dataset.test.labels).tolist() == [2, 2]
+    (root / "train" / "dog").rename(root / "train" / composed)
+    with pytest.raises(UserError, match="train has two class folders épée, written in two ways in Unicode: make them"):
         _load(root)
 
 
-def test_no_train_folder(root: Path) -> None:
-    with pytest.raises(UserError, match="has no folder train/"):
-        _load(root / "train")
-    with pytest.raises(UserError, match="name the folder .* --config.data.data_dir"):
-        load(DataConfig(name="image_folder"))
+def test_a_name_that_is_no_text_is_refused(root: Path) -> None:
+    os.rename(root / "train" / "cat", os.fsencode(root / "train") + b"/c\xe4t")
+    with pytest.raises(UserError, match=r"train/c.udce4t' has a name that is not UTF-8: rename it"):
+        _load(root)
 
 
 def _state(root: Path) -> dict[Path, int]:

@@ -100,10 +100,12 @@ def _open_folder(folder: Path, key: CacheKey) -> Dataset:
         splits[name] = Split(**arrays)
     return Dataset(
         name=key.name,
+        train=splits["train"],
+        test=splits["test"],
         class_names=tuple(meta["class_names"]),
         mean=np.array(meta["mean"], np.float32),
         std=np.array(meta["std"], np.float32),
-        **splits,
+        origin=str(key.source),
     )
 
 

@@ -1,8 +1,11 @@
 """The form that all data sets are loaded into: splits of uint8 arrays, class names and channel statistics."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
+
+_MOST_REASONS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Dataset:
       mean: channel means of the training images, on the scale [0, 1], float32 [C].
       std: channel standard deviations of the training images, on the scale [0, 1], float32 [C].
       validation: examples held out of the training split to tune on; None if no examples are held out.
+      origin: where it lies: its folder, or the package that it is part of.
+      left_out: how many files in the folder are not used, by reason.
     """
 
     name: str
@@ -42,11 +47,42 @@ class Dataset:
     mean: np.ndarray
     std: np.ndarray
     validation: Split | None = None
+    origin: str = ""
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name: ``train``, ``validation`` if there is one, and ``test``."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def evaluated(self) -> tuple[str, Split]:
         """The split that a training run evaluates, with its name: ``validation`` if there is one, else ``test``."""
         return ("test", self.test) if self.validation is None else ("validation", self.validation)
+
+    def describe(self) -> str:
+        """Returns in a line what the data set holds, where it lies, and what was left out."""
+        place = f" in {self.origin}" if self.origin else ""
+        train, *others = (f"{name} {len(split):,}" for name, split in self.splits.items())
+        counts = ", ".join([f"{train} pictures", *others])
+        shape = "x".join(map(str, self.train.images.shape[1:]))
+        unused = sum(self.left_out.values())
+        left_out = f"; left out {unused:,} file{'s' * (unused != 1)} ({by_reason(self.left_out)})" if unused else ""
+        return f"data: {self.name}{place}: {counts}, {len(self.class_names):,} classes, {shape}{left_out}"
+
+
+def by_reason(left_out: Mapping[str, int]) -> str:
+    """Returns how many files were left out for each reason, in words; the rare ones together.
+
+    >>> by_reason({".txt": 9, "hidden": 1500})
+    '1,500 hidden, 9 .txt'
+    """
+    ranked = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+    if len(ranked) > _MOST_REASONS:
+        rest = sum(count for _, count in ranked[_MOST_REASONS - 1 :])
+        ranked = [*ranked[: _MOST_REASONS - 1], ("of other kinds", rest)]
+    return ", ".join(f"{count:,} {reason}" for reason, count in ranked)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,7 @@ def load_digits(image_size: int | None = None, channels: int = 3) -> Dataset:
         class_names=tuple("0123456789"),
         mean=mean,
         std=std,
+        origin="scikit-learn",
     )
 
 

@@ -1,21 +1,32 @@
-"""The user's own pictures: ``train/<class>/*.{jpg,jpeg,png,webp}``, and some pictures to test on."""
+"""The user's own pictures: ``train/<class>/``, and some pictures to test on."""
 
 import dataclasses
 import hashlib
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
-from convnext_jax.data.dataset import Dataset
+from convnext_jax.data.dataset import Dataset, by_reason
 from convnext_jax.data.decode import MOST_BYTES, Picture
+from convnext_jax.data.image_folder_layout import (
+    no_test_classes,
+    no_test_folder,
+    no_train_folder,
+    too_few_classes,
+    unknown_class,
+)
+from convnext_jax.data.picture_files import count_files, find_pictures, list_folder
 from convnext_jax.data.splitting import held_out, hold_out_validation
 from convnext_jax.errors import UserError
 from convnext_jax.storage.bounded import read_bounded
 from convnext_jax.storage.files import expanded
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 TEST_FOLDERS = ("val", "validation", "test")
+_OTHER_SPLITS = (*TEST_FOLDERS, "valid", "dev", "eval")  # folders that look as if they were meant to be used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +57,12 @@ class FileSource:
 def load_image_folder(config: DataConfig) -> Dataset:
     """Loads the pictures in ``config.data_dir``.
 
-    The classes are the folders in ``train/``, in alphabetical order. The pictures of a class are sorted by name. The
-    test split is the first of the folders ``val/``, ``validation/`` and ``test/`` that exists. The validation split is
-    the share ``config.validation_fraction`` of each class in ``train/``. If there is no test folder, this share is the
-    test split instead. The hashes of the file names decide which pictures belong to it.
+    The classes are the folders in ``train/``, in the alphabetical order of their names, brought into Unicode's composed
+    form (NFC), which macOS does not write. The pictures of a class lie in its folder at any depth; see
+    `convnext_jax.data.picture_files.find_pictures` for their order. The test split is the first of the folders
+    ``val/``, ``validation/`` and ``test/`` that exists. The validation split is the share
+    ``config.validation_fraction`` of each class in ``train/``. If there is no test folder, this share is the test split
+    instead. The hashes of the file names decide which pictures belong to it.
 
     Args:
       config: all fields except ``manual_dir`` are used.
@@ -64,14 +77,15 @@ def load_image_folder(config: DataConfig) -> Dataset:
     if config.data_dir is None:
         raise UserError("data set image_folder: name the folder that holds train/ with --config.data.data_dir=DIR")
     root = expanded(config.data_dir)
-    sources, class_names = find_pictures(root, config.validation_fraction)
+    sources, class_names, left_out = find_splits(root, config.validation_fraction)
     channels = config.channels or 3
     key = CacheKey(config.name, root, _fingerprint(root, sources), config.image_size, channels, beside_source=False)
     dataset = open_cache(key) or build_cache(key, sources, class_names)
+    dataset = dataclasses.replace(dataset, left_out=left_out)
     if not config.validation_fraction or find_test_folder(root) is None:
         return dataset
     # The cache contains all of train/, whatever share of it is held out.
-    names = [Path(path).relative_to(root / "train").as_posix() for path in sources["train"].paths]
+    names = [_name_in(root / "train", Path(path)) for path in sources["train"].paths]
     return hold_out_validation(dataset, config.validation_fraction, names)
 
 
@@ -80,62 +94,84 @@ def find_test_folder(root: Path) -> Path | None:
     return next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
 
 
-def find_pictures(root: Path, validation_fraction: float) -> tuple[dict[str, FileSource], tuple[str, ...]]:
+class Found(NamedTuple):
+    """What there is in a folder.
+
+    Attributes:
+      sources: the pictures of ``train`` and ``test``. If there is a test folder, ``train`` includes the pictures that
+        are held out later.
+      class_names: a name for each class.
+      left_out: how many files are not used, by reason.
+    """
+
+    sources: dict[str, FileSource]
+    class_names: tuple[str, ...]
+    left_out: dict[str, int]
+
+
+def find_splits(root: Path, validation_fraction: float) -> Found:
     """Lists the pictures and the classes.
 
     Args:
       root: the folder that contains ``train/``.
       validation_fraction: the share of ``train/`` that is the test split if there is no test folder.
 
-    Returns:
-      The pictures of ``train`` and ``test``, and the class names. If there is a test folder, ``train`` includes the
-      pictures that are held out later.
-
     Raises:
       UserError: see `load_image_folder`.
     """
     if not (root / "train").is_dir():
-        raise UserError(f"{root} has no folder train/: lay the pictures out as train/<class>/<picture>.jpg")
-    train = _list_classes(root / "train")
+        raise no_train_folder(root)
+    left_out: Counter[str] = Counter()
+    train = _list_classes(root, root / "train", left_out)
     if len(train) < 2:
-        raise UserError(f"{root / 'train'} has {len(train)} class folder(s): classification needs two or more")
+        raise too_few_classes(root / "train", train)
     folder = find_test_folder(root)
     if folder is not None:
-        test = _list_classes(folder)
-        if unknown := sorted(set(test) - set(train)):
-            raise UserError(f"{folder / unknown[0]} is a class that {root / 'train'} does not have: remove one of them")
+        test = _list_classes(root, folder, left_out)
+        for name, pictures in test.items():
+            if name not in train:
+                raise unknown_class(folder / pictures[0].relative_to(folder).parts[0], root / "train", train)
         if not test:
-            raise UserError(f"{folder} has no class folders: fill it, or remove it to hold out a share of train/")
+            raise no_test_classes(folder)
     elif validation_fraction > 0:
         train, test = _hold_out(root, train, validation_fraction)
     else:
-        raise UserError(
-            f"{root} has no folder val/, validation/ or test/: make one, or hold out a share of the training "
-            "pictures with --config.data.validation_fraction=0.1"
-        )
+        raise no_test_folder(root)
+    for other in list_folder(root)[0]:
+        if other.name.lower() in _OTHER_SPLITS and other != folder:
+            left_out[f"in {other.name}/, which is not used"] = count_files(other)
     class_names = tuple(train)
-    return {"train": _source(train, class_names), "test": _source(test, class_names)}, class_names
+    sources = {"train": _source(train, class_names), "test": _source(test, class_names)}
+    return Found(sources, class_names, dict(+left_out))
 
 
-Classes = dict[str, list[Path]]  # the pictures of each class, both in alphabetical order
+Classes = dict[str, list[Path]]  # the pictures of each class
 
 
-def _list_classes(folder: Path) -> Classes:
-    """Lists the pictures in the class folders of a split."""
+def _list_classes(root: Path, split: Path, left_out: Counter[str]) -> Classes:
+    """Lists the pictures in the class folders of a split, the classes in alphabetical order."""
+    folders, loose = list_folder(split, left_out)
     classes: Classes = {}
-    for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") or not child.is_dir():
-            continue
-        pictures = [path for path in sorted(child.iterdir()) if _is_picture(path)]
+    for folder in folders:
+        unused: Counter[str] = Counter()
+        pictures = find_pictures(folder, unused, above=(root, split))
         if not pictures:
-            raise UserError(f"class folder {child} has no pictures ({', '.join(SUFFIXES)}): fill or remove it")
-        classes[child.name] = pictures
-    return classes
+            other = f", only {by_reason(unused)}" if unused else ""
+            raise UserError(f"class folder {folder} has no pictures{other}: fill or remove it")
+        name = _class_name(folder)
+        if name in classes:
+            raise UserError(f"{split} has two class folders {name}, written in two ways in Unicode: make them one")
+        classes[name] = pictures
+        left_out.update(unused)
+    left_out["outside of the class folders"] += len(loose)
+    return dict(sorted(classes.items()))
 
 
-def _is_picture(path: Path) -> bool:
-    # File managers leave files behind whose names begin with a dot, some of them with the suffix of a picture.
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _class_name(folder: Path) -> str:
+    name = unicodedata.normalize("NFC", folder.name)
+    if any("\ud800" <= character <= "\udfff" for character in name):  # what Python makes of bytes that are no UTF-8
+        raise UserError(f"class folder {str(folder)!a} has a name that is not UTF-8: rename it")
+    return name
 
 
 def _hold_out(root: Path, classes: Classes, fraction: float) -> tuple[Classes, Classes]:
@@ -144,12 +180,17 @@ def _hold_out(root: Path, classes: Classes, fraction: float) -> tuple[Classes, C
         if len(pictures) < 2:
             raise UserError(f"class folder {root / 'train' / name} has one picture: a class to be split needs two")
     pairs = [(name, path) for name, pictures in classes.items() for path in pictures]
-    chosen = held_out([f"{name}/{path.name}" for name, path in pairs], [name for name, _ in pairs], fraction)
+    names = [_name_in(root / "train", path) for _, path in pairs]
+    chosen = held_out(names, [name for name, _ in pairs], fraction)
     kept: Classes = {name: [] for name in classes}
     held: Classes = {name: [] for name in classes}
     for (name, path), out in zip(pairs, chosen, strict=True):
         (held if out else kept)[name].append(path)
     return kept, held
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _source(classes: Classes, class_names: tuple[str, ...]) -> FileSource:

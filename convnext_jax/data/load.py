@@ -45,7 +45,15 @@ def load(config: DataConfig) -> Dataset:
       UserError: anything that the user can fix, such as an unknown name, missing data or an unusable picture.
     """
     check_name(config.name)
-    config = _on_disk(config)
+    on_disk = _on_disk(config)
+    dataset = _load(on_disk)
+    if on_disk is config:
+        return dataset
+    bucket = (config.data_dir or os.environ["TFDS_DATA_DIR"]).rstrip("/")
+    return dataclasses.replace(dataset, origin=dataset.origin.replace(str(on_disk.data_dir), bucket))
+
+
+def _load(config: DataConfig) -> Dataset:
     if config.name == "image_folder":
         return load_image_folder(config)
     if config.name == "digits":

@@ -20,7 +20,7 @@ from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
 from convnext_jax.errors import UserError
 from convnext_jax.models.interface import Model
-from convnext_jax.models.parameters import AbstractModel, abstract_model, split_model
+from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters, split_model
 from convnext_jax.models.registry import create_model
 from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.optim.optimizer import make_optimizer
@@ -91,6 +91,18 @@ class RunPlan:
         """Returns the sizes that the steps from a step on have, each once, in their order."""
         return list(dict.fromkeys(map(self.image_size_at, range(step, self.total_steps, self.steps_per_epoch))))
 
+    def describe(self, first_step: int, workdir: Path) -> str:
+        """Returns in a line what is trained, on what, from which step on, and where the figures go."""
+        model, devices = self.experiment.model, self.spec.sharding.mesh.devices
+        epochs, total = self.experiment.run.epochs, self.total_steps
+        begins = "ended" if first_step >= total else "resuming" if first_step else "starting"
+        return (
+            f"run: {model.name}, {count_parameters(self.model.params):,} parameters,"
+            f" {precision_of(model.dtype).compute}, on {devices.size} x {devices.flat[0].device_kind};"
+            f" {begins} at step {first_step} of {total} ({epochs} epochs x {self.steps_per_epoch} steps);"
+            f" figures in {workdir}/metrics.jsonl"
+        )
+
 
 @dataclasses.dataclass
 class Run:
@@ -147,7 +159,7 @@ def prepare(
       workdir: where everything is written.
       mesh: the devices.
       compiler: compiles the steps; several seeds of one experiment share it.
-      dataset: the data; None loads those of the experiment.
+      dataset: the data, if the caller has loaded them and said what they are; None loads those of the experiment.
       extend: whether the run may be one with fewer epochs, which is made longer.
 
     Raises:
@@ -178,6 +190,7 @@ def _prepare(
     lock = output.lock(resources)
     if before is None:
         output.claim(experiment)
+    told = dataset is not None
     dataset = data.load(experiment.data) if dataset is None else dataset
     check_against_data(experiment, dataset, sharding)
     rollbacks = read_rollbacks(workdir)
@@ -190,7 +203,8 @@ def _prepare(
     if weights is not None and not begun:
         _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
     output.record(record)
-    output.say(f"workdir: {workdir}")
+    if not told:
+        output.say(dataset.describe())
     settings = experiment.run
     output.set_damaged_aside()
     if before is not None:
@@ -205,9 +219,9 @@ def _prepare(
         )
     )
     first_step = checkpoints.latest_step() or 0
-    if sizes := plan.image_sizes_from(first_step):
-        begins = "resuming" if first_step else "starting"
-        output.say(f"{begins} at step {first_step} of {plan.total_steps}; compiling")
+    sizes = plan.image_sizes_from(first_step)
+    output.say(plan.describe(first_step, workdir) + "; compiling" * bool(sizes))
+    if sizes:
         compiler.begin(sizes, plan.spec, plan.state)
     # XLA compiles meanwhile.
     source, evaluated = put_data(plan, dataset)

@@ -60,6 +60,7 @@ def _train_each(
 ) -> dict[str, Any]:
     runs = seed_runs(workdir, experiment)
     dataset = data.load(experiment.data)
+    output.say(dataset.describe())
     summaries: dict[str, dict[str, Any]] = {}
     with StopSignals() as signals:
         for directory, one in runs:

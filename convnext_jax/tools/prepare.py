@@ -46,15 +46,11 @@ def _prepare(config: DataConfig) -> None:
     from convnext_jax.data import load  # after the arguments are known to be right
 
     dataset = load(config)
-    print(f"{dataset.name} is ready, {len(dataset.class_names)} classes")
-    for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
-        if split is None:
-            continue
-        height, width, channels = split.images.shape[1:]
+    print(dataset.describe())
+    for name, split in dataset.splits.items():
         # A memory-mapped array knows its file.
         file = getattr(split.images, "filename", None)
-        where = f"in {file}" if file else "made on loading"
-        print(f"{name}: {len(split):,} images of {width}x{height} pixels, {channels} channels, {where}")
+        print(f"{name}: {f'in {file}' if file else 'made on loading'}")
     print(f"mean: {_numbers(dataset.mean)}")
     print(f"std:  {_numbers(dataset.std)}")
 
