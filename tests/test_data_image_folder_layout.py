@@ -1,5 +1,7 @@
 """Folders of pictures that are laid out in another way: each gets one line with what to do."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -104,6 +106,21 @@ def test_the_remedies_are_right(tmp_path: Path) -> None:
         shutil.move(root / name, root / "train" / name)
     config = DataConfig(name="image_folder", data_dir=str(root), validation_fraction=0.1)
     assert load(config).describe() == f"data: image_folder in {root}: train 2 pictures, test 2, 2 classes, 4x4x3"
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, listed = make(tmp_path / "photos", *TWO), os.scandir
+
+    def scandir(path: Path) -> object:  # the superuser, who may run this, could read it
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(
+        UserError, match=r"folder .*train/dog cannot be read \(Permission denied\): change its permissions"
+    ):
+        load(DataConfig(name="image_folder", data_dir=str(root), validation_fraction=0.5))
 
 
 def test_without_a_folder_it_is_asked_for() -> None:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from networks import TINY
+from PIL import Image
 from test_run_loop import last_params, run
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
@@ -17,8 +18,16 @@ from convnext_jax.models import split_model
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture, BuildOptions, Model
 from convnext_jax.models.weights import ModelFolder
-from convnext_jax.run.prepare import check_against_data, check_without_data, initial_state, make_plan, put_data
+from convnext_jax.run.prepare import (
+    check_against_data,
+    check_without_data,
+    initial_state,
+    make_plan,
+    prepare,
+    put_data,
+)
 from convnext_jax.sharding import Sharding, make_mesh
+from convnext_jax.train.compiler import StepCompiler
 
 DATASET = tiny_dataset()
 
@@ -109,6 +118,65 @@ def test_images_need_not_have_three_channels(channels: int):
     feed = put_data(plan, dataset)[0].feed(0, 1)
     images = jax.jit(lambda feed: batch.batch(feed, np.int32(0)).images)(feed)
     assert images.shape == (8, 16, 16, channels)
+
+
+# --- what a start says
+
+
+class Waiting(StepCompiler):
+    """Compiles nothing, and notes what had been said when it was asked to."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__()
+        self._capsys = capsys
+        self.said: list[str] = []
+
+    def begin(self, *asked: Any) -> None:
+        self.said = self._capsys.readouterr().err.splitlines()
+
+
+def pictures_in(root: Path) -> Path:
+    for split, count in (("train", 8), ("val", 3)):
+        for label in range(4):
+            for index in range(count):
+                path = root / split / f"class {label}" / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (16, 16), (60 * label, index, 0)).save(path)
+    (root / "val" / "class 2" / "notes.txt").touch()
+    (root / "val" / "class 2" / ".hidden").touch()
+    return root
+
+
+def test_a_start_says_what_it_found_in_two_lines_before_it_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = {"name": "image_folder", "data_dir": str(pictures_in(tmp_path / "photos")), "validation_fraction": 0.25}
+    experiment = changed(tiny_experiment(epochs=5), data=data)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(split_model(tiny_model())[1]))
+    for workdir in (tmp_path / "decoded", tmp_path / "cached"):
+        with prepare(experiment, workdir, make_mesh(jax.devices()[:2]), compiler=(compiler := Waiting(capsys))):
+            assert compiler.said == [
+                f"data: image_folder in {tmp_path}/photos: train 24 pictures, validation 8, test 12, 4 classes, 16x16x3"
+                "; left out 2 files (1 .txt, 1 hidden)",
+                f"run: convnext_atto, {parameters:,} parameters, float32, on 2 x cpu; starting at step 0 of 15"
+                f" (5 epochs x 3 steps); figures in {workdir}/metrics.jsonl; compiling",
+            ]
+
+
+def test_so_does_a_start_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    experiment, mesh = tiny_experiment(), make_mesh(jax.devices()[:1])
+    plan = make_plan(experiment, DATASET, Sharding(mesh))
+    assert "; resuming at step 7 of 20 (4 epochs x 5 steps); figures in" in plan.describe(7, tmp_path)
+    run(experiment, tmp_path)
+    assert "data: " not in capsys.readouterr().err, "who hands in the data has told of them"
+    monkeypatch.setattr("convnext_jax.data.load", lambda config: DATASET)
+    with prepare(experiment, tmp_path, mesh, compiler=Waiting(capsys)):
+        about_data, about_run = capsys.readouterr().err.splitlines()
+    assert about_data == "data: tiny: train 40 pictures, test 13, 4 classes, 16x16x3"
+    assert about_run.endswith(f"; ended at step 20 of 20 (4 epochs x 5 steps); figures in {tmp_path}/metrics.jsonl")
 
 
 # --- weights to start from

@@ -17,6 +17,8 @@ from conftest import ROOT
 from PIL import Image
 from test_run_loop import without_clocks
 
+from convnext_jax.config import DataConfig
+from convnext_jax.data import load
 from convnext_jax.errors import UserError
 from convnext_jax.storage import cloud
 from convnext_jax.storage.cloud import files_below, is_cloud, local_path, to_path
@@ -111,6 +113,12 @@ def test_pictures_in_a_bucket_are_copied_once(bucket: str, tmp_path: Path, monke
     after = {name: (copy / name).stat().st_mtime_ns for name in files_below(copy)}
     assert {name for name in after if after[name] != before[name]} == {"train/dog/b.png"}
     assert set(before) - set(after) == {"train/cat/a.png"}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (pictures / "train/cat/a.png").write_bytes((tmp_path / "picture.png").read_bytes())
+    dataset = load(DataConfig("image_folder", data_dir=str(pictures)))
+    assert (
+        dataset.describe() == "data: image_folder in gs://bucket/pictures: train 2 pictures, test 2, 2 classes, 8x8x3"
+    )
     with pytest.raises(UserError, match="there is nothing in gs://bucket/nowhere"):
         cloud.local_copy(to_path(f"{bucket}/nowhere"), tmp_path / "copies")
 

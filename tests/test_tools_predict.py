@@ -136,8 +136,8 @@ def test_five_classes_are_shown_if_there_are_more(call: Call, photos: Path, tmp_
         (["--top_k", "0", "."], "--top_k 0: must be at least 1; see"),
         (["--stage", "3", "."], "--stage is for --explain; see"),
         (["--explain", "a.jpg", "."], "--explain a.jpg: the contact sheet is a .png file; see"),
-        (["--explain", "nowhere/a.png", "."], "--explain nowhere/a.png: there is no folder nowhere; see"),
-        (["--output", "nowhere/a.txt", "."], "--output nowhere/a.txt: there is no folder nowhere; see"),
+        (["--explain", "nowhere/a.png", "."], "--explain nowhere/a.png: there is no folder nowhere; make it"),
+        (["--output", "nowhere/a.txt", "."], "--output nowhere/a.txt: there is no folder nowhere; make it"),
         (["--weights", "swa", "."], "argument --weights: invalid choice: 'swa'"),
     ],
 )

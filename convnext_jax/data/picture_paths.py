@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from convnext_jax.data.image_folder import SUFFIXES
+from convnext_jax.data.picture_files import list_folder
+from convnext_jax.errors import UserError
 
 
 def picture_paths(names: Iterable[str], unreadable: list[str]) -> Iterator[str]:
@@ -33,16 +35,18 @@ def pictures_below(folder: str, unreadable: list[str]) -> Iterator[str]:
       unreadable: see `picture_paths`.
     """
 
-    def note(error: OSError) -> None:
-        unreadable.append(f"folder {error.filename} cannot be read ({error.strerror})")
-
     seen: set[str] = set()  # a link may lead back to a folder above it
-    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
-        real = os.path.realpath(parent)
+    waiting = [Path(folder)]
+    while waiting:
+        current = waiting.pop()
+        real = os.path.realpath(current)
         if real in seen:
-            folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = sorted(name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in names)
+        try:
+            folders, pictures = list_folder(current)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
+        yield from map(str, pictures)
+        waiting += reversed(folders)
