@@ -56,10 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     _check(parser, arguments)
     _check_folders(arguments.pictures)
-    try:
-        _predict(arguments)
-    except BrokenPipeError:  # whoever read the output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _predict(arguments)
 
 
 def _check(parser: command_line.Parser, arguments: argparse.Namespace) -> None:
