@@ -181,7 +181,9 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
             check_field(override[1])
             following = overrides[index + 1] if index + 1 < len(overrides) else None
             value = following if override[2] is None else override[2]
-            if value is not None and override[1] in _PATH_FIELDS:
+            # An empty one sets a field that may be None back, except for a path, which was meant to name something.
+            nothing = value in NO_VALUE and may_be_none(override[1]) and override[1] not in _PATH_FIELDS
+            if value is not None and not nothing:
                 check_text(f"--config.{override[1]}", value, "give it a value, or leave it out")
             given[override[1]] = value or ""
         elif argument.startswith("-"):
