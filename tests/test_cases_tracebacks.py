@@ -91,6 +91,9 @@ COMMANDS = (
             "--split": NAME,
             "--dtype": NAME,
             "--data_changed": NAME,
+            "--tta": NAME,
+            "--format": NAME,
+            "--corrupted": PATHS | {"missing": "{tmp}/missing", "a file": "{tmp}/text.txt"},
         },
     ),
     Command(
@@ -148,6 +151,7 @@ COMMANDS = (
     ),
     Command("benchmarks.chaos", ("--kills", "0", "--terms", "0"), {"--output": NEW_FILE}),
     Command("benchmarks.checkpoint_cost", ("--config", CONFIG), {"--config": A_FILE, "--output": NEW_FILE}),
+    Command("benchmarks.evaluation_cost", WORKDIR, {"--workdir": A_FOLDER, "--output": NEW_FILE}),
     Command(
         "benchmarks.compare",
         (),
