@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnext_jax.data.decode import decode_split
+from convnext_jax.data.decode_split import decode_split
 from convnext_jax.data.image_folder import FileSource
 from convnext_jax.errors import UserError, first_line, nearest
 from convnext_jax.evaluate.corruptions.constants import SEVERITIES
