@@ -14,7 +14,7 @@
   const margin = () => labeled() ? Math.ceil(longest * 6.3) + 10 : 4;
   function cellSize() {
     const least = size <= 20 ? 26 : 3;
-    const side = (Math.min(viewport.clientWidth, 760) - (size <= 20 ? longest * 6.3 + 14 : 8)) / size;
+    const side = (Math.min(viewport.clientWidth, size <= 20 ? 520 : 760) - (size <= 20 ? longest * 6.3 + 20 : 12)) / size;
     return Math.max(least, side) * zoom;
   }
 
