@@ -163,5 +163,5 @@ def test_a_picture_that_cannot_be_read_is_named(pictures: Path):
     (pictures / "contrast" / "2" / "dog" / "1.png").write_bytes(b"no picture")
     parts = read_corrupted_set(pictures, NAMES, SHAPE)
     assert next(parts).severity == 1
-    with pytest.raises(UserError, match=r"2/dog/1.png cannot be read \(no picture\)"):
+    with pytest.raises(UserError, match=r"2/dog/1.png cannot be read \(no picture of a kind that is read\)"):
         next(parts)
