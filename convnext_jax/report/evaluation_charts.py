@@ -81,6 +81,6 @@ def corruption_chart(corruptions: Mapping[str, Any], clean: float) -> str:
     axes.axvline(clean, color=SERIES[2], linewidth=2, label="without corruption")
     axes.set_xlim(0, 1)
     style_axes(axes, x="top-1", y="")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.9 / len(means)), ncols=3, frameon=False, labelcolor=INK)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -1.5 / len(means)), ncols=3, frameon=False, labelcolor=INK)
     told = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in means.items())
     return chart(figure, alt=f"Top-1 under corruption, {clean:.1%} without: {told}")
