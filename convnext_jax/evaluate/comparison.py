@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import ttest_ind
 
 from convnext_jax.evaluate.offline import Evaluation
-from convnext_jax.evaluate.uncertainty import LEVEL, paired_comparison
+from convnext_jax.evaluate.uncertainty import difference_of_means, paired_comparison
 from convnext_jax.workdir.claim import identity
 
 
@@ -49,12 +48,14 @@ def _name(members: Sequence[Evaluation], with_weights: bool, with_step: bool) ->
 
 
 def compare(first: Group, second: Group) -> dict[str, Any] | None:
-    """Compares the top-1 accuracy of two groups. None if it cannot be: other examples, or one seed against several.
+    """Compares the top-1 accuracy of two groups.
 
     Returns:
-      ``first``, ``second``, ``difference`` (of the second less the first), ``interval`` (95%), ``p_value``, ``method``
-      and ``conclusion``, a sentence. Of one run each, these are about the same examples; see
-      `convnext_jax.evaluate.uncertainty.paired_comparison`. Of several seeds each, about other seeds: Welch's t-test.
+      ``first``, ``second``, ``difference`` (of the second less the first), ``interval`` (95%), ``method`` and
+      ``conclusion``, a sentence. Of one run each, these are about the same examples, with a ``p_value``; see
+      `convnext_jax.evaluate.uncertainty.paired_comparison`. Of several seeds each, they are about other seeds; see
+      `convnext_jax.evaluate.uncertainty.difference_of_means`. None if there is no interval: the examples differ, it is
+      one seed against several, or the seeds of neither group vary.
     """
     one, other = first.evaluations[0], second.evaluations[0]
     if not np.array_equal(one.examples.labels, other.examples.labels) or one.run.record.name != other.run.record.name:
@@ -63,15 +64,11 @@ def compare(first: Group, second: Group) -> dict[str, Any] | None:
     if len(first.evaluations) == len(second.evaluations) == 1:
         compared = paired_comparison(one.correct, other.correct) | {"method": "McNemar, paired bootstrap"}
     elif min(len(first.evaluations), len(second.evaluations)) > 1:
-        accuracies = [[each.figures["top1"] for each in group.evaluations] for group in (second, first)]
-        test: Any = ttest_ind(*accuracies, equal_var=False)
-        interval = test.confidence_interval(LEVEL)
-        compared = {
-            "difference": float(np.mean(accuracies[0]) - np.mean(accuracies[1])),
-            "interval": [float(interval.low), float(interval.high)],
-            "p_value": float(test.pvalue),
-            "method": "Welch's t-test over the seeds",
-        }
+        accuracies = ([each.figures["top1"] for each in group.evaluations] for group in (first, second))
+        difference, interval = difference_of_means(*accuracies)
+        if interval is None:  # the seeds of both agree to the last example
+            return None
+        compared = {"difference": difference, "interval": interval, "method": "Welch's interval over the seeds"}
     else:
         return None
     return names | compared | {"conclusion": _conclusion(names, compared, len(one.examples))}
@@ -80,7 +77,8 @@ def compare(first: Group, second: Group) -> dict[str, Any] | None:
 def _conclusion(names: dict[str, str], compared: dict[str, Any], examples: int) -> str:
     points, (low, high) = 100 * compared["difference"], compared["interval"]
     over = "over seeds" if "Welch" in compared["method"] else f"on these {examples:,} examples; other seeds may differ"
-    figures = f"95% interval {100 * low:+.2f} to {100 * high:+.2f} points, p = {compared['p_value']:.2g}, {over}"
+    p_value = f"p = {compared['p_value']:.2g}, " if "p_value" in compared else ""
+    figures = f"95% interval {100 * low:+.2f} to {100 * high:+.2f} points, {p_value}{over}"
     if low <= 0 <= high:
         return f"{names['second']} and {names['first']} are not told apart: {points:+.2f} points ({figures})."
     better = "more" if points > 0 else "less"
