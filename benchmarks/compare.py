@@ -33,7 +33,8 @@ from benchmarks.comparison.table import result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
 from convnext_jax.errors import EXIT_FAILURE, UserError, nearest
 from convnext_jax.models.convnext import STEMS, ConvNeXtArchitecture
-from convnext_jax.models.registry import MODELS, named_architecture
+from convnext_jax.models.registry import named_architecture
+from convnext_jax.models.table import MODELS
 from convnext_jax.storage.files import write_json
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_file

@@ -25,8 +25,9 @@ from convnext_jax.config import (
 from convnext_jax.errors import UserError
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture
-from convnext_jax.models.registry import INITIALIZATIONS, MODELS
+from convnext_jax.models.registry import INITIALIZATIONS
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.table import MODELS
 from convnext_jax.models.vit import ViTArchitecture
 from convnext_jax.tools.command_line import check_names, load_experiment
 

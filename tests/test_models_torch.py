@@ -13,20 +13,20 @@ import pytest
 import torch_reference
 from conftest import ROOT
 from safetensors.numpy import save_file
+from torch_networks import NETWORKS, NUM_CLASSES
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import abstract_model, create_model, load_model, split_model
 from convnext_jax.models.parameters import flat
-from convnext_jax.models.registry import MODELS
+from convnext_jax.models.table import MODELS
 from convnext_jax.models.torch_import import export_state_dict, from_torch, import_state_dict
 
-LARGER = ("convnext_tiny", "convnextv2_tiny")
-RECORD = json.loads(torch_reference.RECORD.read_text())
+RECORDED = {name: reference for name, reference in NETWORKS.items() if reference.recorded}
 
 
 @functools.cache
 def shapes(name: str) -> tuple[dict, dict]:
-    model = abstract_model(lambda: create_model(name, num_classes=torch_reference.NUM_CLASSES))
+    model = abstract_model(lambda: create_model(name, num_classes=NUM_CLASSES))
     return flat(model.params), flat(model.batch_stats)
 
 
@@ -42,19 +42,18 @@ def zeros(name: str, layout: str) -> dict[str, np.ndarray]:
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
-    """The state dict of the record, in timm's names."""
-    layout = "torchvision" if name.startswith("resnet") else "timm"  # the same for a ResNet
+    """The state dict of the record, in the names of its layout."""
+    layout = NETWORKS[name].layout
     return torch_reference.draw_weights({key: array.shape for key, array in zeros(name, layout).items()})
 
 
-# The script that makes the record compares the larger ones, too.
-@pytest.mark.parametrize("name", [name for name in torch_reference.RECORDED if name not in LARGER])
+# The script that makes the records compares every network, at more sizes, with the gradient of each.
+@pytest.mark.parametrize("name", RECORDED)
 def test_answers_are_those_of_pytorch(name: str) -> None:
-    images = torch_reference.draw_images(torch_reference.SHAPES[name][-1])
-    # The slope of one of each family. The script that makes the record compares those of every network.
-    gradient = name in ("convnextv2_atto", "resnet18_small_stem", "vit_tiny_patch4")
+    reference = RECORDED[name]
+    images, gradient = torch_reference.draw_images(reference.shapes[-1]), reference.records_gradient
     found = torch_reference.jax_answers(name, weights(name), images, gradient=gradient, compiled=True).sample()
-    for what, recorded in RECORD[name].items():
+    for what, recorded in json.loads(torch_reference.record_path(name).read_text()).items():
         if what == "gradient" and not gradient:
             continue
         wanted = np.asarray(recorded["values"])
@@ -75,7 +74,7 @@ def test_to_pytorch_and_back_is_the_identity(name: str) -> None:
         counted = {"bn1.num_batches_tracked": np.zeros((), np.int64)}  # PyTorch counts, and nobody needs it
         imported = import_state_dict({f"module.{key}": array for key, array in (state | counted).items()}, name)
         assert imported.layout == layout
-        assert (imported.num_classes, imported.in_channels) == (torch_reference.NUM_CLASSES, 3)
+        assert (imported.num_classes, imported.in_channels) == (NUM_CLASSES, 3)
         jax.tree.map(np.testing.assert_array_equal, flat(imported.params), params)
         jax.tree.map(np.testing.assert_array_equal, flat(imported.batch_stats), batch_stats)
 

@@ -1,8 +1,7 @@
 """What PyTorch's networks answer with random weights, recorded for tests that run without torch.
 
-``python tests/torch_reference.py [NAME ...]`` compares every network, or those named, with timm, and some with
-torchvision, at several image sizes, and updates ``torch_reference.json``. It needs torch, torchvision and timm, and
-some minutes.
+``python tests/torch_reference.py [NAME ...]`` compares every network of `torch_networks`, or those named, with ours, at
+several image sizes, and updates ``torch_networks/records``. It needs torch, torchvision and timm, and some minutes.
 """
 
 import copy
@@ -11,38 +10,19 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch_networks import NETWORKS, NUM_CLASSES, Reference
 
-RECORD = Path(__file__).with_name("torch_reference.json")
-NUM_CLASSES = 13
-CONVNEXTS = tuple(
-    f"convnext{version}_{size}"
-    for version, sizes in {
-        "": ("atto", "femto", "pico", "nano", "tiny", "small", "base"),
-        "v2": ("atto", "femto", "pico", "nano", "tiny", "base"),
-    }.items()
-    for size in sizes
-)
-RESNETS = tuple(f"resnet{depth}{stem}" for depth in (18, 34, 50, 101) for stem in ("", "_small_stem"))
-VITS = tuple(f"vit_{size}_patch{patch}" for size in ("tiny", "small", "base") for patch in (16, 4))
-# The shapes of the images that each is compared at, the last of them recorded. A table of positions fits one size.
-SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
-    **dict.fromkeys((*CONVNEXTS, *RESNETS), ((1, 224, 224, 3), (1, 160, 96, 3), (1, 64, 96, 3))),
-    **{name: ((1, 224, 224, 3) if name.endswith("16") else (1, 32, 32, 3),) for name in VITS},
-}
-# The small stem is for small images. At some shapes a value is so near to the kink of a ReLU that rounding decides its
-# sign, which changes the gradient by 1e-3, and the more so the larger the network. At these shapes none is.
-SHAPES |= {name: ((1, 32, 32, 3), (1, 24, 40, 3)) for name in RESNETS if name.endswith("small_stem")}
-SHAPES["resnet101"] = ((1, 160, 96, 3), (1, 64, 96, 3))
-# What the tests have the time for; `main` compares all.
-RECORDED = (
-    *("convnext_atto", "convnext_tiny", "convnextv2_atto", "convnextv2_tiny"),
-    *("resnet18_small_stem", "resnet50", "vit_tiny_patch4", "vit_tiny_patch16"),
-)
+_RECORDS = Path(__file__).with_name("torch_networks") / "records"
+
+
+def record_path(name: str) -> Path:
+    """The file of a network's recorded answers."""
+    return _RECORDS / f"{name}.json"
 
 
 def draw_weights(names: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -76,7 +56,7 @@ def direction() -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """Logits [B,classes], four feature maps [B,H,W,C] and the gradient by the images [B,H,W,3]."""
+    """Logits [B,classes], the feature maps [B,H,W,C] and the gradient by the images [B,H,W,3]."""
 
     logits: np.ndarray
     features: list[np.ndarray]
@@ -144,7 +124,19 @@ def jax_answers(
     return Answers(np.asarray(logits), [np.asarray(array) for array in features], np.asarray(slope))
 
 
-def _torch_answers(model: Any, features: Callable[[Any], list[Any]], images: np.ndarray) -> Answers:
+def _torch_network(reference: Reference) -> tuple[Any, dict[str, np.ndarray]]:
+    """The network with drawn weights, and those weights by name."""
+    import torch
+
+    model = reference.build().eval()
+    floats = {key: array for key, array in model.state_dict().items() if array.is_floating_point()}
+    state = draw_weights({key: tuple(array.shape) for key, array in floats.items()})
+    _, unexpected = model.load_state_dict({key: torch.from_numpy(array) for key, array in state.items()}, strict=False)
+    assert not unexpected
+    return model, state
+
+
+def _torch_answers(model: Any, reference: Reference, images: np.ndarray) -> Answers:
     import torch
 
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
@@ -152,44 +144,15 @@ def _torch_answers(model: Any, features: Callable[[Any], list[Any]], images: np.
     (logits * torch.from_numpy(direction())).sum().backward()
     assert x.grad is not None
     with torch.no_grad():
-        maps = [array.numpy().transpose(0, 2, 3, 1) for array in features(x)]
-    return Answers(logits.detach().numpy(), maps, x.grad.numpy().transpose(0, 2, 3, 1))
-
-
-def _timm_model(name: str) -> tuple[Any, Callable[[Any], list[Any]], dict[str, np.ndarray]]:
-    import timm
-    import torch
-
-    if name.startswith("vit"):
-        patch = int(name.rpartition("patch")[2])
-        size = {"patch_size": patch, "img_size": 224 if patch == 16 else 32}
-        model = timm.create_model(f"{name.partition('_patch')[0]}_patch16_224", num_classes=NUM_CLASSES, **size)
-        wanted = [2, 5, 8, 11]
-    else:
-        model = timm.create_model(name.partition("_small_stem")[0], num_classes=NUM_CLASSES)
-        wanted = None
-        if name.endswith("_small_stem"):
-            model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
-            model.maxpool = torch.nn.Identity()
-    model.eval()
-    state = draw_weights({key: tuple(value.shape) for key, value in model.state_dict().items()})
-    missing, unexpected = model.load_state_dict(
-        {key: torch.from_numpy(value) for key, value in state.items()}, strict=False
-    )
-    assert not unexpected and all(key.endswith("num_batches_tracked") for key in missing)
-
-    def features(x: Any) -> list[Any]:
-        return model.forward_intermediates(x, indices=wanted, intermediates_only=True)[-4:]
-
-    return model, features, state
+        maps = reference.features(model, x) if reference.features else []
+    features = [array.numpy().transpose(0, 2, 3, 1) for array in maps]
+    return Answers(logits.detach().numpy(), features, x.grad.numpy().transpose(0, 2, 3, 1))
 
 
 def _worst(ours: Answers, theirs: Answers) -> float:
-    pairs = [
-        (ours.logits, theirs.logits),
-        (ours.gradient, theirs.gradient),
-        *zip(ours.features, theirs.features, strict=True),
-    ]
+    pairs = [(ours.logits, theirs.logits), (ours.gradient, theirs.gradient)]
+    if theirs.features:
+        pairs += zip(ours.features, theirs.features, strict=True)
     return max(_difference(one, other) for one, other in pairs)
 
 
@@ -197,7 +160,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
-def _check_training(name: str) -> None:
+def _check_training(name: str, reference: Reference, shape: tuple[int, ...]) -> None:
     """One forward pass in training: the answers by the batch's statistics, and the running ones afterwards.
 
     A variance of few values is badly conditioned, so PyTorch in float64 is the reference, and PyTorch in float32 says
@@ -207,10 +170,10 @@ def _check_training(name: str) -> None:
     import torch
 
     from convnext_jax.models.parameters import batch_stats_of, flat
-    from convnext_jax.models.registry import MODELS
+    from convnext_jax.models.table import MODELS
 
-    theirs, _, state = _timm_model(name)
-    images = draw_images((8, 32, 32, 3) if name.endswith("small_stem") else (8, 160, 160, 3))
+    theirs, state = _torch_network(reference)
+    images = draw_images(shape)
     model = our_model(name, state)
     logits = np.asarray(model(images, key=jax.random.key(0)))
     ours = {path: np.asarray(array) for path, array in flat(batch_stats_of(model)).items()}
@@ -218,7 +181,7 @@ def _check_training(name: str) -> None:
     double = copy.deepcopy(theirs).double().train()
     expected, single = double(inputs.double()).detach().numpy(), theirs.train()(inputs).detach().numpy()
     error, rounding = _difference(logits, expected), _difference(single, expected)
-    names = {path: MODELS[name].torch_name(path, "torchvision") for path in ours}
+    names = {path: MODELS[name].torch_name(path, reference.layout) for path in ours}
     for path, array in ours.items():
         exact = double.state_dict()[names[path]].numpy()
         error = max(error, _difference(array, exact))
@@ -231,40 +194,25 @@ def _check_training(name: str) -> None:
     assert error < max(2e-5, 2 * rounding) and rounding < 1e-4
 
 
-def _check_torchvision(name: str) -> None:
-    import torch
-    import torchvision
-
-    model = torchvision.models.get_model(name, num_classes=NUM_CLASSES).eval()
-    state = draw_weights({key: tuple(value.shape) for key, value in model.state_dict().items()})
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=False)
-    images = draw_images((1, 64, 96, 3))
-    expected = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).detach().numpy()
-    error = _difference(np.asarray(our_model(name, state)(images)), expected)
-    print(f"{name} of torchvision, 64x96: largest relative difference {error:.1e}", flush=True)
-    assert error < 2e-5
+def _check(name: str, reference: Reference) -> None:
+    """Compares at each shape, records the last, and compares a forward pass in training."""
+    model, state = _torch_network(reference)
+    for shape in reference.shapes:
+        images = draw_images(shape)
+        theirs = _torch_answers(model, reference, images)
+        error = _worst(jax_answers(name, state, images), theirs)
+        print(f"{name} {shape[1]}x{shape[2]}: largest relative difference {error:.1e}", flush=True)
+        assert error < 2e-5
+    if reference.recorded:
+        record_path(name).write_text(json.dumps(theirs.sample(), indent=1) + "\n")
+    if reference.training:
+        _check_training(name, reference, reference.training)
 
 
 def main() -> None:
     """Compares and records."""
-    record = json.loads(RECORD.read_text())
-    for name, shapes in SHAPES.items():
-        if len(sys.argv) > 1 and name not in sys.argv[1:]:
-            continue
-        model, features, state = _timm_model(name)
-        for shape in shapes:
-            images = draw_images(shape)
-            theirs = _torch_answers(model, features, images)
-            error = _worst(jax_answers(name, state, images), theirs)
-            print(f"{name} {shape[1]}x{shape[2]}: largest relative difference {error:.1e}", flush=True)
-            assert error < 2e-5
-        if name in RECORDED:
-            record[name] = theirs.sample()
-            RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    for name in ("resnet18_small_stem", "resnet50"):
-        _check_training(name)
-    for name in ("resnet18", "resnet50"):
-        _check_torchvision(name)
+    for name in sys.argv[1:] or NETWORKS:
+        _check(name, NETWORKS[name])
 
 
 if __name__ == "__main__":

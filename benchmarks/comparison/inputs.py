@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.comparison.case import Case
 from convnext_jax.models.costs import summarize
 from convnext_jax.models.parameters import abstract_model, flat, nested
-from convnext_jax.models.registry import MODELS, create_model, named_architecture
+from convnext_jax.models.registry import create_model, named_architecture
+from convnext_jax.models.table import MODELS
 from convnext_jax.models.torch_import import export_state_dict
 
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def _default_architecture() -> "Architecture":
-    from convnext_jax.models.registry import MODELS  # imports JAX
+    from convnext_jax.models.table import MODELS  # imports JAX
 
     return MODELS[ModelConfig.name]
 

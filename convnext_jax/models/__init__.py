@@ -15,7 +15,8 @@ if TYPE_CHECKING:
         merge_model,
         split_model,
     )
-    from convnext_jax.models.registry import MODELS, create_model, list_models, load_model
+    from convnext_jax.models.registry import create_model, list_models, load_model
+    from convnext_jax.models.table import MODELS
 
 _HOMES = {
     "Architecture": "interface",
@@ -25,7 +26,7 @@ _HOMES = {
     "count_parameters": "parameters",
     "merge_model": "parameters",
     "split_model": "parameters",
-    "MODELS": "registry",
+    "MODELS": "table",
     "create_model": "registry",
     "list_models": "registry",
     "load_model": "registry",

@@ -1,7 +1,7 @@
 """What every family of networks is: a configuration that builds a model, and what a model can do.
 
 A family is one file: a frozen dataclass that extends `Architecture`, and a module that extends `Model`. Its named
-instances are rows of `convnext_jax.models.registry.MODELS`. CONTRIBUTING.md adds one as a worked example.
+instances are rows of `convnext_jax.models.table.MODELS`. CONTRIBUTING.md adds one as a worked example.
 """
 
 import abc

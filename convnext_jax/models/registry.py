@@ -1,4 +1,4 @@
-"""The table of named networks, and networks by name, as users know it from timm."""
+"""Networks by name, as users know it from timm."""
 
 import dataclasses
 import fnmatch
@@ -13,11 +13,9 @@ import numpy as np
 
 from convnext_jax.errors import UserError, check, nearest
 from convnext_jax.layers.parameters import SCHEMES, Initializer
-from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture, BuildOptions, Model
 from convnext_jax.models.parameters import abstract_model, merge_model, split_model
-from convnext_jax.models.resnet import ResNetArchitecture
-from convnext_jax.models.vit import ViTArchitecture
+from convnext_jax.models.table import MODELS
 from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.precision import DTYPES, Precision, precision_of
 
@@ -25,72 +23,6 @@ INITIALIZATIONS = ("reference", *SCHEMES)
 _MOST_BLOCKS = 1000  # of a network that a file describes; ResNet-101 has 33
 
 log = logging.getLogger(__name__)
-
-
-def _v1(depths: tuple[int, ...], first: int) -> ConvNeXtArchitecture:
-    return ConvNeXtArchitecture(depths, (first, 2 * first, 4 * first, 8 * first))
-
-
-def _v2(depths: tuple[int, ...], first: int) -> ConvNeXtArchitecture:
-    return dataclasses.replace(_v1(depths, first), grn=True, layer_scale=0.0)
-
-
-def _isotropic(depths: tuple[int, ...], dim: int, layer_scale: float = 0.0) -> ConvNeXtArchitecture:
-    return ConvNeXtArchitecture(depths, (dim,) * 4, stem="patch16", isotropic=True, layer_scale=layer_scale)
-
-
-def _resnets(*, small_stem: bool) -> dict[str, Architecture]:
-    suffix, stem = ("_small_stem", "conv3x3_s1") if small_stem else ("", "conv7x7_s2_pool")
-    rows = {"18": ((2, 2, 2, 2), "basic"), "34": ((3, 4, 6, 3), "basic")}
-    rows |= {"50": ((3, 4, 6, 3), "bottleneck"), "101": ((3, 4, 23, 3), "bottleneck")}
-    return {f"resnet{n}{suffix}": ResNetArchitecture(depths, block, stem=stem) for n, (depths, block) in rows.items()}
-
-
-MODELS: dict[str, Architecture] = {
-    # Atto to nano: the widths and depths of Woo et al. 2023, appendix A.1, with the blocks of 2022, as in timm.
-    "convnext_atto": _v1((2, 2, 6, 2), 40),
-    "convnext_femto": _v1((2, 2, 6, 2), 48),
-    "convnext_pico": _v1((2, 2, 6, 2), 64),
-    "convnext_nano": _v1((2, 2, 8, 2), 80),
-    # Liu et al. 2022 (arXiv 2201.03545), section 3.
-    "convnext_tiny": _v1((3, 3, 9, 3), 96),
-    "convnext_small": _v1((3, 3, 27, 3), 96),
-    "convnext_base": _v1((3, 3, 27, 3), 128),
-    "convnext_large": _v1((3, 3, 27, 3), 192),
-    "convnext_xlarge": _v1((3, 3, 27, 3), 256),
-    # Woo et al. 2023 (arXiv 2301.00808), appendix A.1.
-    "convnextv2_atto": _v2((2, 2, 6, 2), 40),
-    "convnextv2_femto": _v2((2, 2, 6, 2), 48),
-    "convnextv2_pico": _v2((2, 2, 6, 2), 64),
-    "convnextv2_nano": _v2((2, 2, 8, 2), 80),
-    "convnextv2_tiny": _v2((3, 3, 9, 3), 96),
-    "convnextv2_base": _v2((3, 3, 27, 3), 128),
-    "convnextv2_large": _v2((3, 3, 27, 3), 192),
-    "convnextv2_huge": _v2((3, 3, 27, 3), 352),
-    # Liu et al. 2022, section 3.3: 18, 18 and 36 blocks, here in four parts as equal as possible, so that `features`
-    # has four maps. Only the large one was trained with layer scale.
-    "convnext_isotropic_small": _isotropic((4, 5, 4, 5), 384),
-    "convnext_isotropic_base": _isotropic((4, 5, 4, 5), 768),
-    "convnext_isotropic_large": _isotropic((9, 9, 9, 9), 1024, layer_scale=1e-6),
-    # Yang, Wang, Wei 2024 (Computer Science 51(6A) 230500196), "our ConvNeXt-T". Without its block, stem or LSTM it is
-    # the paper's ablations.
-    "convnext_multiscale": ConvNeXtArchitecture(
-        (3, 3, 9, 3), (64, 128, 320, 512), stem="conv7x7_patch2", block="multiscale", bilstm2d=True
-    ),
-    # A course report's "improved" model, of which one line is known: "a swin-mlp module tried". Where it was tried is
-    # this project's reading: in the last two stages, whose maps a window covers.
-    "convnext_swin_mlp": dataclasses.replace(_v1((3, 3, 9, 3), 96), swin_mlp_stages=(3, 4)),
-    # He et al. 2016 (arXiv 1512.03385), table 1, and the same with a stem for small images.
-    **_resnets(small_stem=False),
-    **_resnets(small_stem=True),
-    # Touvron et al. 2021 (arXiv 2012.12877), table 1, for 224 px, and the same with patches for 32 px.
-    "vit_tiny_patch16": ViTArchitecture(192, 12, 3),
-    "vit_small_patch16": ViTArchitecture(384, 12, 6),
-    "vit_base_patch16": ViTArchitecture(768, 12, 12),
-    "vit_tiny_patch4": ViTArchitecture(192, 12, 3, patch_size=4, image_size=32),
-    "vit_small_patch4": ViTArchitecture(384, 12, 6, patch_size=4, image_size=32),
-    "vit_base_patch4": ViTArchitecture(768, 12, 12, patch_size=4, image_size=32),
-}
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -11,7 +11,8 @@ import numpy as np
 from convnext_jax.errors import UserError
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.parameters import AbstractModel, Tree, abstract_model, flat, nested
-from convnext_jax.models.registry import MODELS, create_model, named_architecture
+from convnext_jax.models.registry import create_model, named_architecture
+from convnext_jax.models.table import MODELS
 
 # What PyTorch counts and no network needs.
 _IGNORED = re.compile(r"(^|\.)num_batches_tracked$")
