@@ -2,7 +2,9 @@
 
     python train.py --config configs/cifar100.py
 
-200 epochs, crop, flip, RandAugment, mixup and CutMix. Accuracy, time and hardware: not measured.
+200 epochs, crop, flip, RandAugment, mixup and CutMix: not measured. With ``--config.run.epochs=72
+--config.optim.warmup_epochs=5 --config.model.drop_path=0.2`` 76.28% in 403 s on one NVIDIA H100, one seed
+(benchmarks/results/cifar100_72epochs_h100.json).
 """
 
 from ml_collections import config_dict

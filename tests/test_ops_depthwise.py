@@ -192,6 +192,14 @@ def test_other_platforms_have_a_program_for_it(implementation: str, platform: st
     assert [out.shape for out in lowered.out_info] == [(2, 4, 4, 8), (2, 4, 4, 8), (7, 7, 8)]
 
 
+def test_a_gpu_does_without_a_convolution_in_the_kernel_gradient_of_the_smallest_maps() -> None:
+    def convolutions(side: int, platform: str) -> int:
+        lowered = run.trace("auto", *draw((2, side, side, 8))).lower(lowering_platforms=(platform,))
+        return lowered.as_text().count("stablehlo.convolution")
+
+    assert convolutions(4, "cuda") < convolutions(8, "cuda") == convolutions(4, "tpu")
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 3), (7, 5, 3), (7, 7, 4), (7, 7, 3, 1)])
 def test_a_kernel_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"kernel \[k,k,1,3\] or \[k,k,3\] with odd k, got"):

@@ -1,7 +1,8 @@
 """Depthwise convolution, with gradients of its own that are fast on every platform.
 
 On a CPU two rules choose the algorithm, by the size of the map and of the kernel. They agree with 97 of the 100 fastest
-choices that were measured (benchmarks/notes.md). Other platforms get XLA's grouped convolution.
+choices that were measured (benchmarks/notes.md). Other platforms get XLA's grouped convolution, except for the kernel's
+gradient on the smallest maps of an NVIDIA GPU.
 """
 
 import functools
@@ -19,6 +20,9 @@ from convnext_jax.ops.depthwise_cpu import (
 )
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded")
+# Up to this many pixels cuDNN's gradient by the kernel is slow: at 4x4 9 times as slow as banded matrices on an H100, at
+# 8x8 as fast (benchmarks/results/depthwise_h100.json).
+_GPU_BANDED_PIXELS = 16
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "auto") -> jax.Array:
@@ -106,27 +110,31 @@ _kernel_gradient.defvjp(_kernel_gradient_fwd, _kernel_gradient_bwd)
 @functools.partial(jax.jit, static_argnums=0)
 def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
     pixels, taps = x.shape[1] * x.shape[2], kernel.shape[0] ** 2
-    return _on_platform(implementation, "banded" if pixels <= taps else "shift", _CONVOLVE, x, kernel)
+    on_cpu = "banded" if pixels <= taps else "shift"
+    return _on_platform(implementation, _CONVOLVE, x, kernel, cpu=on_cpu, cuda="conv")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_kernel_gradient(implementation: str, size: int, x: jax.Array, grad: jax.Array) -> jax.Array:
     pixels, taps = x.shape[1] * x.shape[2], size**2
     algorithms = {name: functools.partial(function, size=size) for name, function in _KERNEL_GRADIENT.items()}
-    return _on_platform(implementation, "banded" if pixels <= 2 * taps else "shift", algorithms, x, grad)
+    on_cpu, on_gpu = "banded" if pixels <= 2 * taps else "shift", "banded" if pixels <= _GPU_BANDED_PIXELS else "conv"
+    return _on_platform(implementation, algorithms, x, grad, cpu=on_cpu, cuda=on_gpu)
 
 
 def _on_platform(
     implementation: str,
-    best_on_cpu: str,
     algorithms: Mapping[str, Callable[..., jax.Array]],
     x: jax.Array,
     other: jax.Array,
+    *,
+    cpu: str,
+    cuda: str,
 ) -> jax.Array:
     """The one place that chooses: by the platform compiled for, which need not be the one of this process."""
     if implementation == "auto":
-        on_cpu = cpu_call(algorithms[best_on_cpu])
-        return jax.lax.platform_dependent(x, other, cpu=on_cpu, default=algorithms["conv"])
+        others = {"cuda": algorithms[cuda]} if cuda != "conv" else {}
+        return jax.lax.platform_dependent(x, other, cpu=cpu_call(algorithms[cpu]), **others, default=algorithms["conv"])
     # XLA's own convolution is no call: in a call its gradient takes up to a hundred times as long.
     algorithm = algorithms[implementation]
     return (algorithm if implementation == "conv" else unfused_on_cpu(algorithm))(x, other)

@@ -49,6 +49,9 @@ class Reporter:
 
     def report_later(self, step: int, num_steps: int, metrics: Metrics) -> None:
         """Reports the call before this one, and keeps this one."""
+        # Asked for now, the copy comes before the next call on the device. Asked for later, it waits for that call.
+        for array in jax.tree.leaves(metrics):
+            array.copy_to_host_async()
         self.catch_up()
         self._pending = (step, num_steps, metrics)
 
