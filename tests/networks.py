@@ -2,6 +2,7 @@
 
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture
+from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.vit import ViTArchitecture
 
@@ -48,6 +49,7 @@ SMALL_COUNTS = {
     "vit_tiny_patch4": 5_362_762,
     "vit_small_patch4": 21_342_346,
     "vit_base_patch4": 85_152_010,
+    "lenet5": 61_706 + 2 * 5 * 5 * 6,  # three channels instead of one
 }
 
 # An instance of each family so small that a test may compile its training step. A ConvNeXt has kernels of 3 pixels:
@@ -55,4 +57,9 @@ SMALL_COUNTS = {
 TINY = ConvNeXtArchitecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", layer_scale=0.1, kernel_size=3)
 RESNET = ResNetArchitecture((1, 1), "basic", width=8, stem="conv3x3_s1")
 VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
-FAMILIES: dict[str, Architecture] = {"convnext": TINY, "resnet": RESNET, "vit": VIT}
+FAMILIES: dict[str, Architecture] = {
+    "convnext": TINY,
+    "resnet": RESNET,
+    "vit": VIT,
+    "lenet": LeNetArchitecture((4, 8, 16), 12),
+}

@@ -21,7 +21,7 @@ from tiny_run import EMA_SEED, run_model, write_run
 import convnext_jax
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.predictions import Forward
-from convnext_jax.models import merge_model, split_model
+from convnext_jax.models import MODELS, merge_model, split_model
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.weights import ModelFolder
 from convnext_jax.workdir.claim import write_claim
@@ -45,6 +45,10 @@ def probabilities(images: np.ndarray, seed: int = 10, architecture: Architecture
     """Those of the network of a seed, in one call; the channels have mean 0.5 and deviation 0.25."""
     normalized = (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
     return softmax(np.float64(logits(*split_model(run_model(seed, architecture)), normalized)), axis=-1)
+
+
+def scaled(side: int) -> np.ndarray:
+    return np.asarray(jax.image.resize(np.float32(IMAGES), (len(IMAGES), side, side, 3), "linear"))
 
 
 def test_probabilities_are_those_of_the_chosen_weights(workdir: Path):
@@ -109,15 +113,16 @@ def test_pillow_images_of_other_modes_are_converted(workdir: Path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_are_the_input_of_the_last_layer(family: str, tmp_path: Path):
     architecture = FAMILIES[family]
-    names = {"convnext": "convnext_atto", "resnet": "resnet18", "vit": "vit_tiny_patch4"}
-    experiment = tiny_experiment(architecture)
-    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, name=names[family]))
+    side = max(16, architecture.smallest_image)
+    experiment = tiny_experiment(architecture, image_sizes=(side,))
+    name = next(name for name, each in MODELS.items() if type(each) is type(architecture))
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, name=name))
     classifier = convnext_jax.load(write_run(tmp_path, experiment, architecture=architecture))
     features, head = classifier.features(IMAGES), run_model(architecture=architecture).head
     assert features.shape == (len(IMAGES), head.kernel.shape[0]) and features.dtype == np.float32
     ours = softmax(np.float64(features) @ np.float64(head.kernel[...]) + np.float64(head.bias[...]), -1)
     np.testing.assert_allclose(ours, classifier.predict(IMAGES), rtol=1e-4)
-    np.testing.assert_allclose(ours, probabilities(IMAGES, architecture=architecture), rtol=1e-4)
+    np.testing.assert_allclose(ours, probabilities(scaled(side), architecture=architecture), rtol=1e-4)
 
 
 def test_an_explanation_is_of_the_most_probable_class_unless_others_are_named(workdir: Path):
@@ -136,8 +141,7 @@ def test_an_explanation_is_of_the_most_probable_class_unless_others_are_named(wo
 def test_images_are_scaled_as_in_the_last_epochs(tmp_path: Path):
     classifier = convnext_jax.load(write_run(tmp_path, tiny_experiment(image_sizes=(16, 32))))
     assert classifier.preprocess.shape == (16, 16, 3)
-    scaled = jax.image.resize(np.float32(IMAGES), (12, 32, 32, 3), "linear")
-    np.testing.assert_allclose(classifier.predict(IMAGES), probabilities(np.asarray(scaled)), rtol=1e-3)
+    np.testing.assert_allclose(classifier.predict(IMAGES), probabilities(scaled(32)), rtol=1e-3)
     assert classifier.explain(IMAGES[:1]).shape == (1, 1, 2, 2), "the map that 32 pixels have in stage 4"
 
 

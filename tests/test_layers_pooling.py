@@ -1,12 +1,14 @@
 """Pooling against loops in NumPy."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy_layers import images
 
-from convnext_jax.layers.pooling import average_pool, global_average_pool, max_pool
+from convnext_jax.layers.pooling import adaptive_average_pool, average_pool, global_average_pool, max_pool
 from convnext_jax.ops.convolution import Padding
 
 OPTIONS = [(2, 2, 0), (3, 2, 1), (3, 1, ((0, 1), (2, 1))), (3, 3, ((1, 0), (0, 2)))]
@@ -34,6 +36,28 @@ def test_max_pool(size: int, stride: int, padding: int | Padding) -> None:
     x = images(2, 7, 6, 3) - 10.0
     found = max_pool(jnp.asarray(x), size, stride=stride, padding=padding)
     np.testing.assert_array_equal(found, np.nanmax(windows(x, size, stride, padding), (3, 4)))
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (3, 3), (5, 3)])
+@pytest.mark.parametrize("side", [(5, 8), (6, 7), (7, 9)])
+def test_a_window_beyond_the_map_takes_what_no_other_does(size: int, stride: int, side: tuple[int, int]) -> None:
+    x = images(2, *side, 3) - 10.0
+    found = max_pool(jnp.asarray(x), size, stride=stride, partial=True)
+    counts = [math.ceil((length - size) / stride) + 1 for length in side]
+    expected = [
+        [x[:, r * stride : r * stride + size, c * stride : c * stride + size].max((1, 2)) for c in range(counts[1])]
+        for r in range(counts[0])
+    ]
+    np.testing.assert_array_equal(found, np.moveaxis(np.array(expected), 2, 0))
+
+
+@pytest.mark.parametrize("side", [(4, 4), (8, 12), (7, 14), (3, 2), (1, 5)])
+def test_adaptive_average_pool(side: tuple[int, int]) -> None:
+    x, size = images(2, *side, 3), 4
+    found = adaptive_average_pool(jnp.asarray(x), size)
+    bounds = [[(math.floor(i * n / size), math.ceil((i + 1) * n / size)) for i in range(size)] for n in side]
+    expected = [[x[:, top:bottom, left:right].mean((1, 2)) for left, right in bounds[1]] for top, bottom in bounds[0]]
+    np.testing.assert_allclose(found, np.moveaxis(np.array(expected), 2, 0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), OPTIONS)

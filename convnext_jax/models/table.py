@@ -4,6 +4,7 @@ import dataclasses
 
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture
+from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.vit import ViTArchitecture
 
@@ -71,4 +72,6 @@ MODELS: dict[str, Architecture] = {
     "vit_tiny_patch4": ViTArchitecture(192, 12, 3, patch_size=4, image_size=32),
     "vit_small_patch4": ViTArchitecture(384, 12, 6, patch_size=4, image_size=32),
     "vit_base_patch4": ViTArchitecture(768, 12, 12, patch_size=4, image_size=32),
+    # LeCun et al. 1998, for 32 px.
+    "lenet5": LeNetArchitecture(),
 }
