@@ -1,9 +1,11 @@
 """The networks that the tests go through: a new model, or a new family, is a row here."""
 
+from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
 
 # With a head of 1,000 classes, to the last parameter; ConvNeXts are published as 3.7, 5.2, 9.05, 15.6, 28.6, 50.2,
@@ -39,6 +41,10 @@ COUNTS = {
     "vit_tiny_patch16": 5_717_416,
     "vit_small_patch16": 22_050_664,
     "vit_base_patch16": 86_567_656,
+    "alexnet": 61_100_840,
+    "alexnet_2012": 62_378_344,
+    "vgg16": 138_357_544,
+    "vgg16_bn": 138_365_992,
 }
 # The variants for small images, with 10 classes.
 SMALL_COUNTS = {
@@ -50,6 +56,9 @@ SMALL_COUNTS = {
     "vit_small_patch4": 21_342_346,
     "vit_base_patch4": 85_152_010,
     "lenet5": 61_706 + 2 * 5 * 5 * 6,  # three channels instead of one
+    "alexnet_small_stem": 28_711_754,
+    "vgg16_small": 14_719_818,
+    "vgg16_bn_small": 14_728_266,
 }
 
 # An instance of each family so small that a test may compile its training step. A ConvNeXt has kernels of 3 pixels:
@@ -62,4 +71,6 @@ FAMILIES: dict[str, Architecture] = {
     "resnet": RESNET,
     "vit": VIT,
     "lenet": LeNetArchitecture((4, 8, 16), 12),
+    "alexnet": AlexNetArchitecture((4, 8, 8, 8, 8), hidden=16, stem="conv3x3_s1", pooled_size=2),
+    "vgg": VGGArchitecture((2, 1), (4, 8), norm="batch", hidden=16, pooled_size=2),
 }

@@ -12,7 +12,7 @@ from convnext_jax.ops.convolution import conv
 from convnext_jax.ops.depthwise import depthwise_conv
 
 # 10^9 multiply-adds at 224 pixels with 1,000 classes, as Liu et al. 2022 and Woo et al. 2023 give them, and torchvision
-# for ResNets and the base Vision Transformer.
+# for all others.
 PUBLISHED = {
     "convnext_tiny": 4.46,
     "convnext_small": 8.69,
@@ -35,6 +35,8 @@ PUBLISHED = {
     "resnet50": 4.09,
     "resnet101": 7.80,
     "vit_base_patch16": 17.56,
+    "alexnet": 0.71,
+    "vgg16": 15.47,
 }
 
 

@@ -125,7 +125,10 @@ def test_images_of_another_number_of_channels(family: str) -> None:
         ("convnext", [0.0, 0.1, 0.2, 0.3]),
         ("resnet", [0.0, 0.3]),
         ("vit", [0.0, 0.0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3]),
-        ("lenet", []),  # it has no residual branches
+        # Without residual branches.
+        ("lenet", []),
+        ("alexnet", []),
+        ("vgg", []),
     ],
 )
 def test_the_branches_of_a_block_share_its_drop_rate(family: str, expected: list[float]) -> None:

@@ -63,7 +63,17 @@ def test_answers_are_those_of_pytorch(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["convnext_atto", "convnextv2_atto", "convnext_isotropic_small", "resnet18", "resnet50", "vit_tiny_patch4"]
+    "name",
+    [
+        "convnext_atto",
+        "convnextv2_atto",
+        "convnext_isotropic_small",
+        "resnet18",
+        "resnet50",
+        "vit_tiny_patch4",
+        "alexnet_small_stem",
+        "vgg16_bn_small",
+    ],
 )
 def test_to_pytorch_and_back_is_the_identity(name: str) -> None:
     params, batch_stats = map(draw, shapes(name))

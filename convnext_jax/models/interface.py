@@ -112,6 +112,17 @@ class Architecture(abc.ABC):
         """
         raise ValueError(f"{layout} has no name for {path}")
 
+    def flattened_channels(self, path: str) -> int | None:
+        """Returns the channels of the map that a linear layer takes as one vector, None for every other layer.
+
+        We flatten a map [H,W,C], and PyTorch flattens [C,H,W]. So the rows of such a kernel have another order there.
+
+        Args:
+          path: the path of the layer's kernel.
+        """
+        del path
+        return None
+
     def to_torch(self, path: str, array: np.ndarray, layout: str) -> np.ndarray:
         """Returns a parameter in its shape in a PyTorch checkpoint: [D,C,k,k] for [k,k,C,D], [D,C] for [C,D].
 
@@ -120,6 +131,9 @@ class Architecture(abc.ABC):
           array: the parameter.
           layout: one of `torch_layouts`.
         """
+        if channels := self.flattened_channels(path):
+            rows = array.reshape(-1, channels, array.shape[1])  # [HW,C,D]
+            return rows.transpose(2, 1, 0).reshape(array.shape[1], -1)
         if path.endswith("kernel"):
             return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
         return array

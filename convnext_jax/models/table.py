@@ -2,10 +2,12 @@
 
 import dataclasses
 
+from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
 
 
@@ -74,4 +76,15 @@ MODELS: dict[str, Architecture] = {
     "vit_base_patch4": ViTArchitecture(768, 12, 12, patch_size=4, image_size=32),
     # LeCun et al. 1998, for 32 px.
     "lenet5": LeNetArchitecture(),
+    # Krizhevsky 2014 (arXiv 1404.5997), as in torchvision, and the widths of Krizhevsky et al. 2012, table 2. For small
+    # images the first convolution is 3x3 and the classifier takes the 3x3 map that 32 px leave, or the mean to it.
+    "alexnet": AlexNetArchitecture(),
+    "alexnet_2012": AlexNetArchitecture((96, 256, 384, 384, 256)),
+    "alexnet_small_stem": AlexNetArchitecture(stem="conv3x3_s1", pooled_size=3),
+    # Simonyan and Zisserman 2015 (arXiv 1409.1556), table 1, column D; the small ones are those of kuangliu's
+    # pytorch-cifar, for 32 px.
+    "vgg16": VGGArchitecture(),
+    "vgg16_bn": VGGArchitecture(norm="batch"),
+    "vgg16_small": VGGArchitecture(hidden=0),
+    "vgg16_bn_small": VGGArchitecture(norm="batch", hidden=0),
 }

@@ -70,12 +70,13 @@ def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
     wanted = {path: leaf.shape for path, leaf in _leaves(like).items()}
     arrays: dict[str, np.ndarray] = {}
     missing, wrong, expected = [], [], set()
+    flattened = architecture.flattened_channels
     for path, shape in wanted.items():
         theirs = architecture.torch_name(path, layout)
         expected.add(theirs)
         if theirs not in state:
             missing.append(theirs)
-        elif (array := from_torch(path, np.asarray(state[theirs]), shape)) is None:
+        elif (array := from_torch(path, np.asarray(state[theirs]), shape, flattened(path))) is None:
             their_shape = architecture.to_torch(path, np.empty(shape), layout).shape
             wrong.append(f"{theirs} is {_size(state[theirs].shape)}, not {_size(their_shape)}")
         else:
@@ -105,14 +106,22 @@ def export_state_dict(
     }
 
 
-def from_torch(path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+def from_torch(
+    path: str, array: np.ndarray, shape: tuple[int, ...], flattened_channels: int | None = None
+) -> np.ndarray | None:
     """Returns a PyTorch array as our parameter, or None if it has another shape.
 
     Args:
       path: the path of our parameter.
       array: the PyTorch array.
       shape: that of our parameter.
+      flattened_channels: see `Architecture.flattened_channels`.
     """
+    if flattened_channels:
+        if array.shape != shape[::-1]:
+            return None
+        rows = array.reshape(len(array), flattened_channels, -1)  # [D,C,HW]
+        return rows.transpose(2, 1, 0).reshape(shape)
     if path.endswith("kernel"):
         if len(shape) == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
             array = array[:, :, 0, 0]  # timm's small models write their linear layers as 1x1 convolutions
