@@ -2,6 +2,8 @@
 
 from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.densenet import DenseNetArchitecture
+from convnext_jax.models.googlenet import GoogLeNetArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
@@ -45,6 +47,12 @@ COUNTS = {
     "alexnet_2012": 62_378_344,
     "vgg16": 138_357_544,
     "vgg16_bn": 138_365_992,
+    "googlenet": 13_004_888,  # of which 6,379,984 in auxiliary heads
+    "googlenet_2014": 13_378_280,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "densenet161": 28_681_000,
 }
 # The variants for small images, with 10 classes.
 SMALL_COUNTS = {
@@ -59,6 +67,10 @@ SMALL_COUNTS = {
     "alexnet_small_stem": 28_711_754,
     "vgg16_small": 14_719_818,
     "vgg16_bn_small": 14_728_266,
+    "googlenet_small_stem": 9_952_958,
+    "densenet100_k12": 769_162,
+    "densenet250_k24": 15_324_406,
+    "densenet190_k40": 25_624_430,
 }
 
 # An instance of each family so small that a test may compile its training step. A ConvNeXt has kernels of 3 pixels:
@@ -73,4 +85,6 @@ FAMILIES: dict[str, Architecture] = {
     "lenet": LeNetArchitecture((4, 8, 16), 12),
     "alexnet": AlexNetArchitecture((4, 8, 8, 8, 8), hidden=16, stem="conv3x3_s1", pooled_size=2),
     "vgg": VGGArchitecture((2, 1), (4, 8), norm="batch", hidden=16, pooled_size=2),
+    "googlenet": GoogLeNetArchitecture((1, 1, 1), width=4, stem="conv3x3_s1"),
+    "densenet": DenseNetArchitecture((2, 1), growth_rate=4, stem_dim=8, stem="conv3x3_s1"),
 }

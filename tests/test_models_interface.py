@@ -129,6 +129,8 @@ def test_images_of_another_number_of_channels(family: str) -> None:
         ("lenet", []),
         ("alexnet", []),
         ("vgg", []),
+        ("googlenet", []),
+        ("densenet", []),
     ],
 )
 def test_the_branches_of_a_block_share_its_drop_rate(family: str, expected: list[float]) -> None:

@@ -43,7 +43,7 @@ def test_each_parameter_has_one_role_that_fits_its_place_and_shape(name: str) ->
         # Matrices and kernels decay, and positions, scales, biases and norms do not.
         assert role.decays == (leaf.ndim >= 2 and role is not Role.POSITION), path
         # Muon's are between hidden layers, from more than one channel, and not Swin-MLP's heads.
-        hidden = not path.startswith(("stem/", "head/"))
+        hidden = not path.startswith("stem/") and path.split("/")[-2] != "head"
         matrix = leaf.ndim >= 2 and leaf.shape[-2] > 1 and "/spatial/" not in path
         assert role.is_hidden_matrix == (hidden and matrix), path
 

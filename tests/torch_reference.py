@@ -78,13 +78,13 @@ def pick(array: np.ndarray) -> np.ndarray:
     return flat[np.linspace(0, flat.size - 1, NUM_CLASSES).astype(int)]
 
 
-def our_model(name: str, state: Mapping[str, np.ndarray]) -> Any:
-    """Our model with weights of PyTorch's names."""
+def our_model(name: str, state: Mapping[str, np.ndarray], **fields: Any) -> Any:
+    """Our model with weights of PyTorch's names, and some fields of its architecture changed."""
     from convnext_jax.models.parameters import abstract_model, merge_model
     from convnext_jax.models.registry import create_model
     from convnext_jax.models.torch_import import import_state_dict
 
-    definition = abstract_model(lambda: create_model(name, num_classes=NUM_CLASSES)).definition
+    definition = abstract_model(lambda: create_model(name, num_classes=NUM_CLASSES, **fields)).definition
     imported = import_state_dict(state, name)
     return merge_model(definition, imported.params, imported.batch_stats)
 
@@ -149,8 +149,8 @@ def _torch_answers(model: Any, reference: Reference, images: np.ndarray) -> Answ
     return Answers(logits.detach().numpy(), features, x.grad.numpy().transpose(0, 2, 3, 1))
 
 
-def _worst(ours: Answers, theirs: Answers) -> float:
-    pairs = [(ours.logits, theirs.logits), (ours.gradient, theirs.gradient)]
+def _worst(ours: Answers, theirs: Answers, *, gradient: bool) -> float:
+    pairs = [(ours.logits, theirs.logits)] + ([(ours.gradient, theirs.gradient)] if gradient else [])
     if theirs.features:
         pairs += zip(ours.features, theirs.features, strict=True)
     return max(_difference(one, other) for one, other in pairs)
@@ -174,13 +174,17 @@ def _check_training(name: str, reference: Reference, shape: tuple[int, ...]) -> 
 
     theirs, state = _torch_network(reference)
     images = draw_images(shape)
-    model = our_model(name, state)
-    logits = np.asarray(model(images, key=jax.random.key(0)))
+    model = our_model(name, state, **reference.training_fields)
+    logits, auxiliary = model.training_outputs(images, key=jax.random.key(0))
+    outputs = np.stack([logits, *auxiliary])
     ours = {path: np.asarray(array) for path, array in flat(batch_stats_of(model)).items()}
     inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     double = copy.deepcopy(theirs).double().train()
-    expected, single = double(inputs.double()).detach().numpy(), theirs.train()(inputs).detach().numpy()
-    error, rounding = _difference(logits, expected), _difference(single, expected)
+    listed = reference.training_outputs or (lambda logits: [logits])
+    expected, single = (
+        torch.stack(listed(result)).detach().numpy() for result in (double(inputs.double()), theirs.train()(inputs))
+    )
+    error, rounding = _difference(outputs, expected), _difference(single, expected)
     names = {path: MODELS[name].torch_name(path, reference.layout) for path in ours}
     for path, array in ours.items():
         exact = double.state_dict()[names[path]].numpy()
@@ -197,11 +201,12 @@ def _check_training(name: str, reference: Reference, shape: tuple[int, ...]) -> 
 def _check(name: str, reference: Reference) -> None:
     """Compares at each shape, records the last, and compares a forward pass in training."""
     model, state = _torch_network(reference)
-    for shape in reference.shapes:
-        images = draw_images(shape)
+    for shape in (*reference.forward_shapes, *reference.shapes):
+        images, gradient = draw_images(shape), shape in reference.shapes
         theirs = _torch_answers(model, reference, images)
-        error = _worst(jax_answers(name, state, images), theirs)
-        print(f"{name} {shape[1]}x{shape[2]}: largest relative difference {error:.1e}", flush=True)
+        error = _worst(jax_answers(name, state, images, gradient=gradient), theirs, gradient=gradient)
+        without = "" if gradient else ", without the gradient"
+        print(f"{name} {shape[1]}x{shape[2]}: largest relative difference {error:.1e}{without}", flush=True)
         assert error < 2e-5
     if reference.recorded:
         record_path(name).write_text(json.dumps(theirs.sample(), indent=1) + "\n")

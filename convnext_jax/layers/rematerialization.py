@@ -39,13 +39,17 @@ def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def call_rematerialized(block: nnx.Module, x: jax.Array, scales: BranchScales) -> jax.Array:
-    """Calls a block in training with rematerialization, and updates the running statistics that it holds."""
+def call_rematerialized(block: nnx.Module, x: Any, scales: BranchScales) -> Any:
+    """Calls a block in training with rematerialization, and updates the running statistics that it holds.
+
+    Args:
+      block: called as ``block(x, training=True, scales=scales)``.
+      x: a map, or a tree of maps.
+      scales: those of its branches.
+    """
     definition, params, batch_stats = nnx.split(block, nnx.Param, nnx.BatchStat)
 
-    def call(
-        params: nnx.State, batch_stats: nnx.State, x: jax.Array, scales: BranchScales
-    ) -> tuple[jax.Array, nnx.State]:
+    def call(params: nnx.State, batch_stats: nnx.State, x: Any, scales: BranchScales) -> tuple[Any, nnx.State]:
         copy: Any = nnx.merge(definition, params, batch_stats)
         y = copy(x, training=True, scales=scales)
         return y, nnx.state(copy, nnx.BatchStat)

@@ -192,14 +192,22 @@ class Stage(nnx.Module):
 
     def __call__(self, x: jax.Array, scales: Sequence[BranchScales], *, training: bool = False) -> jax.Array:
         """Returns the map after the last block; ``scales`` has an entry for each block."""
-        if self.downsample is not None:
-            x = self.downsample(x, training=training)  # pyright: ignore[reportCallIssue]
+        x = self.downsampled(x, training=training)
         for block, own in zip(self.blocks, scales, strict=True):
-            if self.remat and training:
-                x = call_rematerialized(block, x, own)
-            else:
-                x = block(x, training=training, scales=own)
+            x = self.call_block(block, x, own, training=training)
         return x
+
+    def downsampled(self, x: jax.Array, *, training: bool) -> jax.Array:
+        """Returns the map that enters the first block."""
+        if self.downsample is None:
+            return x
+        return self.downsample(x, training=training)  # pyright: ignore[reportCallIssue]
+
+    def call_block(self, block: Any, x: Any, scales: BranchScales, *, training: bool) -> Any:
+        """Calls one of the blocks, in training with rematerialization if the stage has it."""
+        if self.remat and training:
+            return call_rematerialized(block, x, scales)
+        return block(x, training=training, scales=scales)
 
 
 class Model(nnx.Module):
@@ -245,6 +253,24 @@ class Model(nnx.Module):
           UserError: the images vanish on the way to the last stage.
         """
         return self.classify(self._run_stages(images, key)[-1], key=key)
+
+    def training_outputs(self, images: jax.Array, *, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Returns what the loss of a training step is taken of.
+
+        Networks with auxiliary heads override it. These run here alone, and belong to the part "head".
+
+        Args:
+          images: [B,H,W,C], normalized.
+          key: draws what is random.
+
+        Returns:
+          The logits, float32 [B,classes], as a call with the key returns them, and those of each auxiliary head. A task
+          gives the latter its `auxiliary_weight` (`convnext_jax.tasks.interface.training_loss`).
+
+        Raises:
+          UserError: the images vanish on the way to the last stage.
+        """
+        return self(images, key=key), ()
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """Returns the output of each stage, for use as a backbone.

@@ -4,6 +4,8 @@ import dataclasses
 
 from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.densenet import DenseNetArchitecture
+from convnext_jax.models.googlenet import GoogLeNetArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
@@ -87,4 +89,17 @@ MODELS: dict[str, Architecture] = {
     "vgg16_bn": VGGArchitecture(norm="batch"),
     "vgg16_small": VGGArchitecture(hidden=0),
     "vgg16_bn_small": VGGArchitecture(norm="batch", hidden=0),
+    # Szegedy et al. 2015 (arXiv 1409.4842), table 1: as in torchvision, as in the paper, and with a stem for 32 px.
+    "googlenet": GoogLeNetArchitecture(),
+    "googlenet_2014": GoogLeNetArchitecture(window=5, norm="none", last_pool=3),
+    "googlenet_small_stem": GoogLeNetArchitecture(stem="conv3x3_s1"),
+    # Huang et al. 2017 (arXiv 1608.06993), table 1 for 224 px, with 161 as in the authors' repository, and table 2 for
+    # 32 px, where the number counts the layers with weights.
+    "densenet121": DenseNetArchitecture((6, 12, 24, 16), growth_rate=32, stem_dim=64),
+    "densenet169": DenseNetArchitecture((6, 12, 32, 32), growth_rate=32, stem_dim=64),
+    "densenet201": DenseNetArchitecture((6, 12, 48, 32), growth_rate=32, stem_dim=64),
+    "densenet161": DenseNetArchitecture((6, 12, 36, 24), growth_rate=48, stem_dim=96),
+    "densenet100_k12": DenseNetArchitecture((16, 16, 16), growth_rate=12, stem_dim=24, stem="conv3x3_s1"),
+    "densenet250_k24": DenseNetArchitecture((41, 41, 41), growth_rate=24, stem_dim=48, stem="conv3x3_s1"),
+    "densenet190_k40": DenseNetArchitecture((31, 31, 31), growth_rate=40, stem_dim=80, stem="conv3x3_s1"),
 }

@@ -22,7 +22,6 @@ from convnext_jax.storage.files import new_folder, write_json
 
 _WEIGHTS, _CARD = "weights.safetensors", "model.json"
 _BATCH_STATS = "batch_stats/"  # before the paths of the running statistics
-_HEAD = "head/"
 _REMEDY = "make it with python -m convnext_jax.tools.import_torch WEIGHTS --model NAME --output DIR"
 UNVERIFIED = "unverified: there are no checksums to compare its files with"
 
@@ -174,8 +173,8 @@ def start_from(
     fresh, given, notes = flat(params), flat(folder.params), []
     if not folder.verified:
         notes.append(UNVERIFIED)
-    head = [path for path in fresh if path.startswith(_HEAD)]
-    classes = fresh[f"{_HEAD}bias"].size
+    head = [path for path in fresh if _is_of_a_head(path)]
+    classes = fresh["head/bias"].size
     if classes != len(folder.class_names):
         notes.append(f"a fresh head of {classes} classes replaces the one of {len(folder.class_names)}")
         given |= {path: fresh[path] for path in head}
@@ -191,6 +190,11 @@ def start_from(
     if problems:
         raise UserError(f"the weights, of {folder.model}, do not fit this model: {'; '.join(problems)}")
     return nested({path: given[path] for path in fresh}), folder.batch_stats, notes
+
+
+def _is_of_a_head(path: str) -> bool:
+    """Returns whether a parameter belongs to a layer of one output a class; auxiliary heads have theirs too."""
+    return f"/{path}".rpartition("/")[0].endswith("/head")
 
 
 def _differences(fresh: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

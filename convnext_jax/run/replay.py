@@ -17,6 +17,7 @@ from convnext_jax.keys import Stream, stream_key
 from convnext_jax.models.parameters import flat, merge_model
 from convnext_jax.run.prepare import RunPlan, check_same_data, initial_state, make_plan, put_data, restore_state
 from convnext_jax.sharding import Sharding
+from convnext_jax.tasks.interface import training_loss
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.gradients import accumulated_gradient, gradient_norm
 from convnext_jax.train.state import TrainState
@@ -123,7 +124,8 @@ def _look(spec: StepSpec, state: TrainState, feed: Any, seed: jax.Array) -> tupl
     inputs, targets = prepare_inputs(spec, state.step, batch, seed)
     key = stream_key(seed, Stream.MODEL, state.step)
     model = merge_model(spec.definition, state.params, state.batch_stats)
-    losses = spec.task.loss(model(inputs, key=key), targets)
+    outputs, auxiliary = model.training_outputs(inputs, key=key)
+    losses = training_loss(spec.task, outputs, auxiliary, targets)
     model = merge_model(spec.definition, state.params, state.batch_stats)
     stages = model.features(inputs, key=key)
     grads, result = accumulated_gradient(

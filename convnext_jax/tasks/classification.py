@@ -54,10 +54,13 @@ class Classification:
     Attributes:
       num_classes: K.
       label_smoothing: share of the target spread evenly over all classes in training, in [0, 1).
+      auxiliary_weight: of the loss of each auxiliary head in training. 0.3 is that of Szegedy et al., `Going Deeper
+        with Convolutions <https://arxiv.org/abs/1409.4842>`_, 2015.
     """
 
     num_classes: int
     label_smoothing: float = 0.0
+    auxiliary_weight: float = 0.3
 
     @property
     def num_outputs(self) -> int:

@@ -1,6 +1,6 @@
 """What a task is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -16,6 +16,7 @@ class Task(Protocol):
       num_outputs: channels that the network returns.
       metrics: the figures of an evaluation and whether higher is better. The first is the one that checkpoints are
         chosen by unless a configuration says otherwise.
+      auxiliary_weight: of the loss of each auxiliary output of a network, in training.
     """
 
     @property
@@ -25,6 +26,11 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, bool]:
+        """See the class."""
+        ...
+
+    @property
+    def auxiliary_weight(self) -> float:
         """See the class."""
         ...
 
@@ -51,3 +57,21 @@ class Task(Protocol):
           sums: those of all batches, on the host: an array [batches] for each scalar.
         """
         ...
+
+
+def training_loss(task: Task, outputs: jax.Array, auxiliary: Sequence[jax.Array], targets: Any) -> jax.Array:
+    """Returns the loss of each example in training: that of the outputs, and the weighted ones of auxiliary outputs.
+
+    Args:
+      task: the loss, and the weight of an auxiliary output.
+      outputs: of the network, [B,...].
+      auxiliary: those of its auxiliary heads, of the same shape; see `convnext_jax.models.interface.Model`.
+      targets: those of the task for the B images.
+
+    Returns:
+      float32 [B].
+    """
+    loss = task.loss(outputs, targets)
+    for each in auxiliary:
+        loss = loss + task.auxiliary_weight * task.loss(each, targets)
+    return loss

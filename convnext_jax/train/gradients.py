@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from convnext_jax.models.parameters import batch_stats_of, merge_model
-from convnext_jax.tasks.interface import Task
+from convnext_jax.tasks.interface import Task, training_loss
 
 
 @jax.tree_util.register_dataclass
@@ -18,7 +18,8 @@ class BatchResult:
     """What a batch gave besides its gradient.
 
     Attributes:
-      metrics: means over the batch, float32 scalars by name: ``loss`` and those of the task.
+      metrics: means over the batch, float32 scalars by name: ``loss``, with that of auxiliary heads, and those of the
+        task.
       batch_stats: the running statistics of BatchNorm after the batch.
     """
 
@@ -43,8 +44,8 @@ def gradient(
 
     def mean_loss(params: Any) -> tuple[jax.Array, BatchResult]:
         model = merge_model(definition, params, batch_stats)
-        outputs = model(inputs, key=key)
-        loss = task.loss(outputs, targets).mean()
+        outputs, auxiliary = model.training_outputs(inputs, key=key)
+        loss = training_loss(task, outputs, auxiliary, targets).mean()
         return loss, BatchResult({"loss": loss, **task.training_metrics(outputs, targets)}, batch_stats_of(model))
 
     return jax.grad(mean_loss, has_aux=True)(params)

@@ -1,9 +1,9 @@
 """Networks of other libraries that ours are compared with, one file for each family."""
 
-from torch_networks import alexnet, convnext, resnet, vgg, vit
+from torch_networks import alexnet, convnext, densenet, googlenet, resnet, vgg, vit
 from torch_networks.reference import NUM_CLASSES, Reference
 
 __all__ = ["NETWORKS", "NUM_CLASSES", "Reference"]
 
-_FAMILIES = (convnext, resnet, vit, alexnet, vgg)
+_FAMILIES = (convnext, resnet, vit, alexnet, vgg, googlenet, densenet)
 NETWORKS: dict[str, Reference] = {name: each for family in _FAMILIES for name, each in family.NETWORKS.items()}

@@ -34,8 +34,6 @@ def _features(model: Any, x: Any) -> list[Any]:
 
 
 _TORCHVISION = (64, 192, 384, 256, 256)
-# At some shapes a value is so near to the kink of a ReLU, or two values of a pool are so near to each other, that
-# rounding decides the gradient. At these none is.
 _LARGE = ((1, 224, 224, 3), (1, 96, 128, 3))
 NETWORKS = {
     "alexnet": Reference(functools.partial(_build, _TORCHVISION, False), "torchvision", _LARGE, _features),

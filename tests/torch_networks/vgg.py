@@ -28,14 +28,14 @@ def _features(model: Any, x: Any) -> list[Any]:
     return maps
 
 
-# At some shapes a value is so near to the kink of a ReLU that rounding decides the gradient. At these none is.
 _SMALL = {True: ((1, 64, 64, 3), (1, 32, 64, 3), (1, 32, 32, 3)), False: ((1, 64, 64, 3), (1, 40, 72, 3))}
 NETWORKS = {
     f"vgg16{'_bn' if norm else ''}{'_small' if small else ''}": Reference(
         build=functools.partial(_build, norm, small),
         layout="kuangliu" if small else "torchvision",
-        shapes=_SMALL[norm] if small else ((1, 224, 224, 3), (1, 64, 96, 3)),
+        shapes=_SMALL[norm] if small else ((1, 32, 48, 3), (1, 64, 64, 3)),
         features=_features,
+        forward_shapes=() if small else ((1, 224, 224, 3),),
         training=(8, 64, 64, 3) if norm and small else None,
         recorded=norm and small,
     )
