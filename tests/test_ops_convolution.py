@@ -43,6 +43,11 @@ CASES = {
     "two groups, asymmetric": Case((9, 6), (3, 3), (4, 6), stride=2, padding=((0, 1), (2, 1)), groups=2),
     "two groups of patches": Case((8, 6), (2, 2), (4, 6), stride=2, groups=2),
     "two groups of one pixel": Case((3, 4), (1, 1), (4, 6), groups=2),
+    "groups in two parts": Case((5, 6), (3, 3), (128, 64), padding=((1, 1), (1, 1)), groups=32),
+    "groups in two parts, stride 2": Case((6, 5), (3, 3), (128, 128), stride=2, padding=((1, 1), (1, 1)), groups=16),
+    "depthwise": Case((5, 6), (3, 3), (6, 6), padding=((1, 1), (1, 1)), groups=6),
+    "depthwise, stride 2": Case((6, 5), (5, 5), (6, 6), stride=2, padding=((2, 2), (2, 2)), groups=6),
+    "depthwise, asymmetric": Case((6, 5), (3, 3), (6, 6), stride=2, padding=((0, 1), (0, 1)), groups=6),
     "a group for each channel": Case((5, 6), (3, 3), (4, 8), stride=2, padding=((1, 1), (1, 1)), groups=4),
 }
 

@@ -89,25 +89,35 @@ class Conv(nnx.Module):
 
 
 class DepthwiseConv(nnx.Module):
-    """Convolution of each channel with its own kernel, stride 1, zeros around the map.
+    """Convolution of each channel with its own kernel, zeros around the map.
 
     Args:
       init: draws the kernel.
       channels: of the map.
       size: side of the window, or its height and width, odd.
+      stride: distance between windows, in pixels.
       bias: whether there is a bias.
     """
 
-    def __init__(self, init: Initializer, channels: int, size: int | tuple[int, int], *, bias: bool = True) -> None:
+    def __init__(
+        self, init: Initializer, channels: int, size: int | tuple[int, int], *, stride: int = 1, bias: bool = True
+    ) -> None:
         height, width = (size, size) if isinstance(size, int) else size
         self.kernel = init.kernel((height, width, 1, channels), Role.DEPTHWISE)
         self.bias = constant(channels, 0.0, Role.BIAS) if bias else None
+        self.stride = stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B,H,W,channels] -> [B,H,W,channels]."""
+        """[B,H,W,channels] -> [B,H',W',channels], H' = ceil(H / stride)."""
         kernel = self.kernel[...]
         height, width = kernel.shape[:2]
         if height != width:
             side = max(height, width)
             kernel = jnp.pad(kernel, [((side - size) // 2,) * 2 for size in (height, width)] + [(0, 0)] * 2)
-        return add_bias(depthwise_conv(x, kernel), self.bias)
+        if self.stride == 1:
+            return add_bias(depthwise_conv(x, kernel), self.bias)
+        margin = (kernel.shape[0] // 2,) * 2
+        y = conv(
+            x, kernel.astype(x.dtype), stride=self.stride, padding=(margin, margin), groups=x.shape[-1]
+        )  # one group for each channel
+        return add_bias(y, self.bias)

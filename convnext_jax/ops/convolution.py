@@ -9,13 +9,13 @@ import math
 import jax
 import jax.numpy as jnp
 
+from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv
+from convnext_jax.ops.grouped_convolution import grouped_conv
 from convnext_jax.ops.matmul import matmul
 
 # A window is written out up to this many values: the three channels of an image for a 7x7 stem, but not those of a
 # feature map, of which the backward pass would keep each pixel k^2 times.
 _WINDOW_VALUES = 256
-
-Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left and right
 
 
 def conv(
@@ -58,14 +58,8 @@ def conv(
         return matmul(x[:, ::stride, ::stride], kernel[0, 0])
     if groups == 1 and height * width * inputs <= _WINDOW_VALUES:
         return _conv_windows(x, kernel, stride, padding)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+    window = Window(stride, padding)
+    return dense_conv(window, x, kernel) if groups == 1 else grouped_conv(window, groups, x, kernel)
 
 
 def _merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:

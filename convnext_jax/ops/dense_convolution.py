@@ -1,0 +1,93 @@
+"""XLA's convolution, with a gradient by the kernel that is fast on a CPU.
+
+XLA's CPU compiler (jax 0.10 to 0.12) computes that gradient as a convolution whose window is the whole map, several
+times slower than one matrix product for each place in the window.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left and right
+
+
+class Window(NamedTuple):
+    """Distance between the windows of a convolution, and the zeros around the map, in pixels."""
+
+    stride: int
+    padding: Padding
+
+
+def xla_conv(window: Window, x: jax.Array, kernel: jax.Array, groups: int = 1) -> jax.Array:
+    """Convolves [B,H,W,C] with [k,l,C / groups,D] as XLA does it, with its gradients."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (window.stride, window.stride),
+        window.padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def dense_conv(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves a map with a kernel, without groups.
+
+    >>> window = Window(1, ((0, 0), (0, 0)))
+    >>> dense_conv(window, jnp.ones((1, 3, 3, 2)), jnp.ones((3, 3, 2, 1))).item()
+    18.0
+
+    Args:
+      window: stride and padding.
+      x: [B,H,W,C].
+      kernel: [k,l,C,D].
+
+    Returns:
+      [B,H',W',D]
+    """
+    return xla_conv(window, x, kernel)
+
+
+def _forward(window: Window, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return dense_conv(window, x, kernel), (x, kernel)
+
+
+def _backward(window: Window, inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = inputs
+    (by_x,) = jax.linear_transpose(lambda x: xla_conv(window, x, kernel), x)(grad)
+    return by_x, _kernel_gradient(window, kernel.shape[:2], x, grad)
+
+
+dense_conv.defvjp(_forward, _backward)
+
+
+# Jitted, so that the trace of one layer is reused for the layers of the same shape.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _kernel_gradient(window: Window, size: tuple[int, int], x: jax.Array, grad: jax.Array) -> jax.Array:
+    """[B,H,W,C] and [B,H',W',D] -> [k,l,C,D]."""
+
+    def of_xla(x: jax.Array, grad: jax.Array) -> jax.Array:
+        kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], grad.shape[-1]), x.dtype)
+        return jax.linear_transpose(lambda kernel: xla_conv(window, x, kernel), kernel)(grad)[0]
+
+    return jax.lax.platform_dependent(x, grad, cpu=functools.partial(_sums_of_products, window, size), default=of_xla)
+
+
+def _sums_of_products(window: Window, size: tuple[int, int], x: jax.Array, grad: jax.Array) -> jax.Array:
+    """The same, as a product of matrices for each place in the window."""
+    stride, channels = window.stride, x.shape[-1]
+    padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+    rows, columns = ((side - 1) * stride + 1 for side in grad.shape[1:3])
+    pixels = grad.reshape(-1, grad.shape[-1])
+
+    # A loop, since as many products side by side take long to compile, and XLA would keep all their inputs.
+    def at(place: jax.Array) -> jax.Array:
+        start = (0, place // size[1], place % size[1], 0)
+        near = jax.lax.dynamic_slice(padded, start, (x.shape[0], rows, columns, channels))[:, ::stride, ::stride]
+        return near.reshape(-1, channels).T @ pixels
+
+    products = jax.lax.map(at, jnp.arange(size[0] * size[1]))
+    return products.reshape(*size, channels, grad.shape[-1])
