@@ -3,9 +3,11 @@
 from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.densenet import DenseNetArchitecture
+from convnext_jax.models.efficientnet import EfficientNetArchitecture
 from convnext_jax.models.googlenet import GoogLeNetArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
+from convnext_jax.models.preact_resnet import PreActResNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
@@ -40,6 +42,19 @@ COUNTS = {
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnet200": 64_673_832,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "mobilenet_v2": 3_504_872,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
+    "efficientnet_b5": 30_389_784,
+    "efficientnet_b6": 43_040_704,
+    "efficientnet_b7": 66_347_960,
     "vit_tiny_patch16": 5_717_416,
     "vit_small_patch16": 22_050_664,
     "vit_base_patch16": 86_567_656,
@@ -60,6 +75,18 @@ SMALL_COUNTS = {
     "resnet34_small_stem": 21_282_122,
     "resnet50_small_stem": 23_520_842,
     "resnet101_small_stem": 42_512_970,
+    "resnet152_small_stem": 58_156_618,
+    "resnet200_small_stem": 62_637_642,
+    "resnet20": 269_722,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
+    "preact_resnet164": 1_703_258,
+    "preact_resnet1001": 10_327_706,
+    "resnext50_32x4d_small_stem": 22_992_714,
+    "resnext101_32x8d_small_stem": 86_755_146,
+    "resnext29_8x64d": 34_426_698,
+    "mobilenet_v2_small_stem": 2_236_682,
+    "efficientnet_b0_small_stem": 4_020_358,
     "vit_tiny_patch4": 5_362_762,
     "vit_small_patch4": 21_342_346,
     "vit_base_patch4": 85_152_010,
@@ -77,6 +104,9 @@ SMALL_COUNTS = {
 # those of 7 take five times as long to compile.
 TINY = ConvNeXtArchitecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", layer_scale=0.1, kernel_size=3)
 RESNET = ResNetArchitecture((1, 1), "basic", width=8, stem="conv3x3_s1")
+PREACT_RESNET = PreActResNetArchitecture((1, 3), width=4)
+# MobileNetV2 is the same network with other rows.
+EFFICIENTNET = EfficientNetArchitecture(0.1, 0.1, strides=(1, 2))
 VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
 FAMILIES: dict[str, Architecture] = {
     "convnext": TINY,
@@ -87,4 +117,6 @@ FAMILIES: dict[str, Architecture] = {
     "vgg": VGGArchitecture((2, 1), (4, 8), norm="batch", hidden=16, pooled_size=2),
     "googlenet": GoogLeNetArchitecture((1, 1, 1), width=4, stem="conv3x3_s1"),
     "densenet": DenseNetArchitecture((2, 1), growth_rate=4, stem_dim=8, stem="conv3x3_s1"),
+    "preact_resnet": PREACT_RESNET,
+    "efficientnet": EFFICIENTNET,
 }

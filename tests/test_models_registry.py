@@ -32,7 +32,7 @@ def test_parameter_counts(name: str) -> None:
 def test_list_models_takes_a_pattern() -> None:
     assert set(list_models()) == COUNTS.keys() | SMALL_COUNTS.keys()
     assert list_models("convnext_[lx]*") == ["convnext_large", "convnext_xlarge"]
-    assert list_models("resnet??") == ["resnet18", "resnet34", "resnet50"]
+    assert list_models("resnet??") == ["resnet18", "resnet34", "resnet50", "resnet20", "resnet56"]
     assert list_models("mobilnet*") == []
 
 
@@ -47,6 +47,8 @@ def test_list_models_takes_a_pattern() -> None:
         ("resnet18", (4, 8, 16, 32), (64, 128, 256, 512)),
         ("resnet50", (4, 8, 16, 32), (256, 512, 1024, 2048)),
         ("resnet18_small_stem", (1, 2, 4, 8), (64, 128, 256, 512)),
+        ("resnet20", (1, 2, 4), (16, 32, 64)),
+        ("resnext50_32x4d", (4, 8, 16, 32), (256, 512, 1024, 2048)),
         ("vit_tiny_patch16", (16,) * 4, (192,) * 4),
         ("vit_tiny_patch4", (4,) * 4, (192,) * 4),
     ],

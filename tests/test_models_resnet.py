@@ -29,11 +29,19 @@ def block(x, params, kind, stride):
         y = batch_norm(conv(y, params["conv2"], 1, 1), params["norm2"])
     else:
         y = relu(batch_norm(conv(x, params["conv1"]), params["norm1"]))
-        y = relu(batch_norm(conv(y, params["conv2"], stride, 1), params["norm2"]))
+        y = relu(batch_norm(grouped(y, params["conv2"]["kernel"], stride), params["norm2"]))
         y = batch_norm(conv(y, params["conv3"]), params["norm3"])
     if "shortcut" in params:
         x = batch_norm(conv(x, params["shortcut"]["conv"], stride), params["shortcut"]["norm"])
+    elif new := y.shape[-1] - x.shape[-1]:
+        x = np.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (new // 2, new // 2)))
     return relu(x + y)
+
+
+def grouped(x, kernel, stride):
+    groups = x.shape[-1] // kernel.shape[2]
+    parts = zip(np.split(x, groups, -1), np.split(kernel, groups, -1), strict=True)
+    return np.concatenate([conv(part, {"kernel": own}, stride, 1) for part, own in parts], -1)
 
 
 def reference_features(x, params, architecture):
@@ -53,7 +61,17 @@ def reference_features(x, params, architecture):
 
 @pytest.mark.parametrize("side", [(8, 12), (9, 11)])
 @pytest.mark.parametrize(
-    "changes", [{}, {"block": "bottleneck"}, {"stem": "conv3x3_s2"}, {"stem": "conv7x7_s2_pool"}], ids=str
+    "changes",
+    [
+        {},
+        {"block": "bottleneck"},
+        {"stem": "conv3x3_s2"},
+        {"stem": "conv7x7_s2_pool"},
+        {"shortcut": "pad"},
+        {"block": "bottleneck", "shortcut": "pad"},
+        {"block": "bottleneck", "groups": 2, "width_per_group": 32},
+    ],
+    ids=str,
 )
 def test_logits_and_features_are_those_of_the_paper(changes: dict, side: tuple[int, int]) -> None:
     architecture = dataclasses.replace(SMALL, **changes)
@@ -106,6 +124,14 @@ def test_an_image_too_small_for_the_strides_is_refused_with_the_smallest_that_wo
         ({"depths": ()}, "depths=(): must be positive numbers, one for each stage"),
         ({"depths": (2, 0)}, "depths=(2, 0): must be positive numbers, one for each stage"),
         ({"width": 0}, "width=0: must be 1 or more"),
+        ({"shortcut": "padded"}, "shortcut='padded': unknown; did you mean 'pad'? allowed: projection, pad"),
+        ({"groups": 2}, "groups=2: must be 1 with block=basic"),
+        ({"width_per_group": 4}, "width_per_group=4: must be 64 with block=basic"),
+        ({"block": "bottleneck", "groups": 0}, "groups=0: must be 1 or more"),
+        (
+            {"block": "bottleneck", "width": 16, "width_per_group": 3},
+            "width_per_group=3: must be 4 or more (64 over width)",
+        ),
     ],
 )
 def test_impossible_architectures_are_refused(changes: dict, message: str) -> None:

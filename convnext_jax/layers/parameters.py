@@ -90,6 +90,13 @@ class Initializer:
         """Returns the same initializer with another scheme."""
         return Initializer(self.seed, scheme)
 
+    def of_head(self) -> "Initializer":
+        """Returns the initializer of a linear layer to the classes, by its fan-in instead of its fan-out.
+
+        By their fan-out a few classes would start far too large.
+        """
+        return self.with_scheme("fan_in") if self.scheme == "fan_out" else self
+
     def kernel(self, shape: tuple[int, ...], role: Role) -> nnx.Param[jax.Array]:
         """Draws a kernel. Its last axis is its outputs, all axes before are its inputs.
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from convnext_jax.errors import UserError
+from convnext_jax.layers.block_loop import call_in_loop
 from convnext_jax.layers.parameters import Initializer
 from convnext_jax.layers.rematerialization import call_rematerialized
 from convnext_jax.layers.stochastic import BranchScales, draw_branch_scales, linear_rates
@@ -139,6 +140,16 @@ class Architecture(abc.ABC):
         return array
 
 
+# The names of PyTorch's layers for their parameters and running statistics.
+TORCH_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "variance": "running_var",
+}
+
+
 def resize_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
     """Resizes the kernel of a stem.
 
@@ -183,19 +194,28 @@ class Stage(nnx.Module):
       blocks: modules that follow `Block`.
       downsample: called as ``downsample(x, training=...)`` before the first block.
       remat: whether the insides of a block are computed again in the backward pass.
+      loop: whether the blocks after the first, which are all alike, are compiled as one loop, so that hundreds of them
+        take no longer to compile than one.
     """
 
-    def __init__(self, blocks: Sequence[Any], *, downsample: nnx.Module | None = None, remat: bool = False) -> None:
+    def __init__(
+        self, blocks: Sequence[Any], *, downsample: nnx.Module | None = None, remat: bool = False, loop: bool = False
+    ) -> None:
         self.downsample = downsample
         self.blocks = nnx.List(blocks)
         self.remat = remat
+        self.loop = loop
 
     def __call__(self, x: jax.Array, scales: Sequence[BranchScales], *, training: bool = False) -> jax.Array:
         """Returns the map after the last block; ``scales`` has an entry for each block."""
         x = self.downsampled(x, training=training)
-        for block, own in zip(self.blocks, scales, strict=True):
+        blocks = list(self.blocks)
+        alike = blocks[1:] if self.loop and len(blocks) > 2 else []
+        for block, own in zip(blocks[: len(blocks) - len(alike)], scales, strict=not alike):
             x = self.call_block(block, x, own, training=training)
-        return x
+        if not alike:
+            return x
+        return call_in_loop(alike, x, scales[1:], training=training, remat=self.remat and training)
 
     def downsampled(self, x: jax.Array, *, training: bool) -> jax.Array:
         """Returns the map that enters the first block."""

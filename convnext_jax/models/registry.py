@@ -20,7 +20,7 @@ from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.precision import DTYPES, Precision, precision_of
 
 INITIALIZATIONS = ("reference", *SCHEMES)
-_MOST_BLOCKS = 1000  # of a network that a file describes; ResNet-101 has 33
+_MOST_BLOCKS = 1000  # of a network that a file describes; the pre-activation ResNet-1001 has 333
 
 log = logging.getLogger(__name__)
 

@@ -1,26 +1,31 @@
-"""ResNet, version 1.5: the stride of a bottleneck is in its 3x3 convolution.
+"""ResNet, version 1.5 (the stride of a bottleneck is in its 3x3 convolution), and ResNeXt.
 
-He et al., `Deep Residual Learning for Image Recognition <https://arxiv.org/abs/1512.03385>`_, 2016. Parameters and
-answers are those of torchvision and timm.
+He et al., `Deep Residual Learning for Image Recognition <https://arxiv.org/abs/1512.03385>`_, 2016; Xie et al.,
+`Aggregated Residual Transformations <https://arxiv.org/abs/1611.05431>`_, 2017. Parameters and answers are those of
+torchvision and timm, and those of github.com/akamaster/pytorch_resnet_cifar10 with padded shortcuts.
 """
 
 import dataclasses
+import math
 import re
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from convnext_jax.errors import UserError, check, nearest
+from convnext_jax.layers.conv_norm import ConvNorm
 from convnext_jax.layers.convolution import Conv, Linear
 from convnext_jax.layers.normalization import BatchNorm
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.pooling import global_average_pool, max_pool
 from convnext_jax.layers.stochastic import BranchScales, add_branch, dropout
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
+from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
 from convnext_jax.precision import Precision
 
 BLOCKS = ("basic", "bottleneck")
+SHORTCUTS = ("projection", "pad")
 # (side of the window, stride, whether a 3x3 max pool with stride 2 follows). "conv7x7_s2_pool" is the paper's, made for
 # 224 px; the others keep more of a small image.
 STEMS = {"conv7x7_s2_pool": (7, 2, True), "conv3x3_s1": (3, 1, False), "conv3x3_s2": (3, 2, False)}
@@ -35,6 +40,10 @@ class ResNetArchitecture(Architecture):
       block: "basic" has two 3x3 convolutions, "bottleneck" 1x1, 3x3 and 1x1 with four times the width at its end.
       width: channels of the first stage, inside a block.
       stem: how pixels become the first feature map, one of `STEMS`. The small images of CIFAR need ``conv3x3_s1``.
+      shortcut: where the shape changes, "projection" is a 1x1 convolution with a norm. "pad" takes every second pixel
+        and adds channels of zeros, the paper's option A.
+      groups: of the 3x3 convolution of a bottleneck, ResNeXt's cardinality.
+      width_per_group: channels of a group in the first stage if ``width`` is 64, and in proportion to it.
     """
 
     initialization: ClassVar[str] = "fan_out"
@@ -43,15 +52,26 @@ class ResNetArchitecture(Architecture):
     block: str = "bottleneck"
     width: int = 64
     stem: str = "conv7x7_s2_pool"
+    shortcut: str = "projection"
+    groups: int = 1
+    width_per_group: int = 64
 
     def __post_init__(self) -> None:
-        for field, table in {"block": BLOCKS, "stem": STEMS}.items():
+        for field, table in {"block": BLOCKS, "stem": STEMS, "shortcut": SHORTCUTS}.items():
             if (value := getattr(self, field)) not in table:
                 raise UserError(f"{field}={value!r}: unknown; {nearest(value, table)}")
         check(
             "depths", self.depths, bool(self.depths) and min(self.depths) >= 1, "positive numbers, one for each stage"
         )
         check("width", self.width, self.width >= 1, "1 or more")
+        if self.block == "basic":
+            for field, value in (("groups", 1), ("width_per_group", 64)):
+                check(field, getattr(self, field), getattr(self, field) == value, f"{value} with block=basic")
+        check("groups", self.groups, self.groups >= 1, "1 or more")
+        least = math.ceil(64 / self.width)
+        check(
+            "width_per_group", self.width_per_group, self.width_per_group >= least, f"{least} or more (64 over width)"
+        )
 
     def build(self, options: BuildOptions) -> "ResNet":
         """See `Architecture.build`."""
@@ -71,7 +91,7 @@ class ResNetArchitecture(Architecture):
     @property
     def torch_layouts(self) -> tuple[str, ...]:
         """See `Architecture.torch_layouts`; timm has torchvision's names."""
-        return ("torchvision",)
+        return ("torchvision",) if self.shortcut == "projection" else ("akamaster",)
 
     def torch_name(self, path: str, layout: str) -> str:
         """See `Architecture.torch_name`."""
@@ -79,7 +99,9 @@ class ResNetArchitecture(Architecture):
         place = re.sub(r"^stages/(\d+)/blocks/(\d+)", lambda found: f"layer{int(found[1]) + 1}.{found[2]}", place)
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
-        return f"{place.replace('/', '.')}.{_TORCH_LEAVES[leaf]}"
+        if layout == "akamaster" and place == "fc":
+            place = "linear"
+        return f"{place.replace('/', '.')}.{TORCH_LEAVES[leaf]}"
 
 
 _TORCH_PLACES = {
@@ -90,27 +112,21 @@ _TORCH_PLACES = {
     r"/shortcut/conv$": "/downsample/0",
     r"/shortcut/norm$": "/downsample/1",
 }
-_TORCH_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "variance": "running_var",
-}
 
 
-class ConvNorm(nnx.Module):
-    """Convolution without a bias, and BatchNorm."""
+class PaddedShortcut(nnx.Module):
+    """Every pixel that a stride meets, between channels of zeros."""
 
-    def __init__(
-        self, init: Initializer, inputs: int, outputs: int, size: int, *, stride: int = 1, role: Role = Role.CONVOLUTION
-    ) -> None:
-        self.conv = Conv(init, inputs, outputs, size, stride=stride, padding=size // 2, bias=False, role=role)
-        self.norm = BatchNorm(outputs)
+    def __init__(self, outputs: int, *, stride: int) -> None:
+        self.outputs = outputs
+        self.stride = stride
 
-    def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
-        """[B,H,W,inputs] -> [B,H',W',outputs], H' = ceil(H / stride)."""
-        return self.norm(self.conv(x), training=training)
+    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
+        """[B,H,W,C] -> [B,ceil(H / stride),ceil(W / stride),outputs]."""
+        del training
+        new = self.outputs - x.shape[-1]
+        x = x[:, :: self.stride, :: self.stride]
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
 
 
 class Stem(nnx.Module):
@@ -128,39 +144,56 @@ class Stem(nnx.Module):
         return max_pool(x, 3, stride=2, padding=1) if self.pools else x
 
 
+def _make_shortcut(
+    kind: str, init: Initializer, inputs: int, outputs: int, stride: int
+) -> ConvNorm | PaddedShortcut | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    if kind == "pad":
+        return PaddedShortcut(outputs, stride=stride)
+    return ConvNorm(init, inputs, outputs, 1, stride=stride)
+
+
 class Block(nnx.Module):
     """Convolutions, each with a norm and all but the last with a ReLU; residual; ReLU.
 
     Args:
       init: draws the kernels.
       inputs: channels of the map.
-      width: channels inside.
+      width: channels of the stage, as in `ResNetArchitecture.width`.
       stride: of the first 3x3 convolution.
-      kind: one of `BLOCKS`.
+      architecture: of the network.
       precision: what the block computes in.
     """
 
     branches = 1
 
     def __init__(
-        self, init: Initializer, inputs: int, width: int, *, stride: int, kind: str, precision: Precision
+        self,
+        init: Initializer,
+        inputs: int,
+        width: int,
+        *,
+        stride: int,
+        architecture: ResNetArchitecture,
+        precision: Precision,
     ) -> None:
         first, second, third, for_shortcut = init.spawn(4)
-        outputs = 4 * width if kind == "bottleneck" else width
-        if kind == "bottleneck":
-            self.conv1 = Conv(first, inputs, width, 1, bias=False)
-            self.conv2 = Conv(second, width, width, 3, stride=stride, padding=1, bias=False)
-            self.conv3 = Conv(third, width, outputs, 1, bias=False)
+        self.kind, self.precision = architecture.block, precision
+        outputs = _block_outputs(architecture, width)
+        if self.kind == "bottleneck":
+            groups = architecture.groups
+            inner = width * architecture.width_per_group // 64 * groups
+            self.conv1 = Conv(first, inputs, inner, 1, bias=False)
+            self.conv2 = Conv(second, inner, inner, 3, stride=stride, padding=1, groups=groups, bias=False)
+            self.conv3 = Conv(third, inner, outputs, 1, bias=False)
             self.norm3 = BatchNorm(outputs)
         else:
-            self.conv1 = Conv(first, inputs, width, 3, stride=stride, padding=1, bias=False)
-            self.conv2 = Conv(second, width, outputs, 3, padding=1, bias=False)
-        self.norm1, self.norm2 = BatchNorm(width), BatchNorm(width)
-        self.shortcut = (
-            ConvNorm(for_shortcut, inputs, outputs, 1, stride=stride) if stride > 1 or inputs != outputs else None
-        )
-        self.kind = kind
-        self.precision = precision
+            inner = width
+            self.conv1 = Conv(first, inputs, inner, 3, stride=stride, padding=1, bias=False)
+            self.conv2 = Conv(second, inner, outputs, 3, padding=1, bias=False)
+        self.norm1, self.norm2 = BatchNorm(inner), BatchNorm(inner)
+        self.shortcut = _make_shortcut(architecture.shortcut, for_shortcut, inputs, outputs, stride)
 
     def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
         """[B,H,W,inputs] -> [B,ceil(H / stride),ceil(W / stride),outputs]; ``scales`` has the branch's, [B]."""
@@ -172,6 +205,10 @@ class Block(nnx.Module):
         if self.shortcut is not None:
             x = self.shortcut(inputs, training=training).astype(self.precision.residual)
         return jax.nn.relu(add_branch(x, branch, None if scales is None else scales[0]))
+
+
+def _block_outputs(architecture: ResNetArchitecture, width: int) -> int:
+    return 4 * width if architecture.block == "bottleneck" else width
 
 
 class ResNet(Model):
@@ -186,14 +223,12 @@ class ResNet(Model):
             width, blocks = architecture.width * 2**index, []
             for number, init in enumerate(for_stage.spawn(depth)):
                 stride = 2 if index and not number else 1
-                kind, precision = architecture.block, options.precision
-                blocks.append(Block(init, channels, width, stride=stride, kind=kind, precision=precision))
-                channels = 4 * width if kind == "bottleneck" else width
+                common = {"architecture": architecture, "precision": options.precision}
+                blocks.append(Block(init, channels, width, stride=stride, **common))
+                channels = _block_outputs(architecture, width)
             stages.append(Stage(blocks, remat=options.remat))
         self.stages = nnx.List(stages)
-        # A linear layer to a few classes would start far too large by its fan-out.
-        for_head = for_head.with_scheme("fan_in") if for_head.scheme == "fan_out" else for_head
-        self.head = Linear(for_head, channels, options.num_classes, role=Role.HEAD)
+        self.head = Linear(for_head.of_head(), channels, options.num_classes, role=Role.HEAD)
 
     def classify(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """See `Model.classify`."""

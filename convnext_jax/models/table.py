@@ -5,9 +5,12 @@ import dataclasses
 from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.densenet import DenseNetArchitecture
+from convnext_jax.models.efficientnet import EfficientNetArchitecture
 from convnext_jax.models.googlenet import GoogLeNetArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
+from convnext_jax.models.mobilenet_v2 import MobileNetV2Architecture
+from convnext_jax.models.preact_resnet import PreActResNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
@@ -29,7 +32,33 @@ def _resnets(*, small_stem: bool) -> dict[str, Architecture]:
     suffix, stem = ("_small_stem", "conv3x3_s1") if small_stem else ("", "conv7x7_s2_pool")
     rows = {"18": ((2, 2, 2, 2), "basic"), "34": ((3, 4, 6, 3), "basic")}
     rows |= {"50": ((3, 4, 6, 3), "bottleneck"), "101": ((3, 4, 23, 3), "bottleneck")}
+    rows |= {"152": ((3, 8, 36, 3), "bottleneck"), "200": ((3, 24, 36, 3), "bottleneck")}
     return {f"resnet{n}{suffix}": ResNetArchitecture(depths, block, stem=stem) for n, (depths, block) in rows.items()}
+
+
+def _small_resnet(depth: int) -> ResNetArchitecture:
+    blocks = (depth - 2) // 6  # of two layers, in each of three stages
+    return ResNetArchitecture((blocks,) * 3, "basic", width=16, stem="conv3x3_s1", shortcut="pad")
+
+
+def _resnexts(*, small_stem: bool) -> dict[str, Architecture]:
+    suffix, stem = ("_small_stem", "conv3x3_s1") if small_stem else ("", "conv7x7_s2_pool")
+    rows = {"50_32x4d": ((3, 4, 6, 3), 32, 4), "101_32x8d": ((3, 4, 23, 3), 32, 8)}
+    return {
+        f"resnext{n}{suffix}": ResNetArchitecture(depths, stem=stem, groups=groups, width_per_group=width)
+        for n, (depths, groups, width) in rows.items()
+    }
+
+
+def _efficientnets() -> dict[str, Architecture]:
+    # Width and depth over those of B0. The resolutions that go with them are 224, 240, 260, 300, 380, 456, 528 and 600
+    # pixels, the rates of the dropout 0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5 and 0.5.
+    rows = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1))
+    found: dict[str, Architecture] = {}
+    for number, (width, depth) in enumerate(rows):
+        momentum, epsilon = (0.1, 1e-5) if number < 5 else (0.01, 1e-3)  # torchvision's
+        found[f"efficientnet_b{number}"] = EfficientNetArchitecture(width, depth, momentum=momentum, epsilon=epsilon)
+    return found
 
 
 MODELS: dict[str, Architecture] = {
@@ -66,9 +95,27 @@ MODELS: dict[str, Architecture] = {
     # A course report's "improved" model, of which one line is known: "a swin-mlp module tried". Where it was tried is
     # this project's reading: in the last two stages, whose maps a window covers.
     "convnext_swin_mlp": dataclasses.replace(_v1((3, 3, 9, 3), 96), swin_mlp_stages=(3, 4)),
-    # He et al. 2016 (arXiv 1512.03385), table 1, and the same with a stem for small images.
+    # He et al. 2016 (arXiv 1512.03385), table 1, with the 200 layers of He et al. 2016 (arXiv 1603.05027), table 5, and
+    # the same with a stem for small images.
     **_resnets(small_stem=False),
     **_resnets(small_stem=True),
+    # He et al. 2016, section 4.2, for 32 px.
+    "resnet20": _small_resnet(20),
+    "resnet56": _small_resnet(56),
+    "resnet110": _small_resnet(110),
+    # He et al. 2016 (arXiv 1603.05027), table 4, for 32 px.
+    "preact_resnet164": PreActResNetArchitecture((18, 18, 18)),
+    "preact_resnet1001": PreActResNetArchitecture((111, 111, 111)),
+    # Xie et al. 2017 (arXiv 1611.05431), table 1 and, for 32 px, section 5.3.
+    **_resnexts(small_stem=False),
+    **_resnexts(small_stem=True),
+    "resnext29_8x64d": ResNetArchitecture((3, 3, 3), stem="conv3x3_s1", groups=8),
+    # Sandler et al. 2018 (arXiv 1801.04381), and for 32 px the strides of github.com/kuangliu/pytorch-cifar.
+    "mobilenet_v2": MobileNetV2Architecture(),
+    "mobilenet_v2_small_stem": MobileNetV2Architecture(strides=(1, 1, 2, 2, 2)),
+    # Tan and Le 2019 (arXiv 1905.11946), and for 32 px the strides of github.com/kuangliu/pytorch-cifar.
+    **_efficientnets(),
+    "efficientnet_b0_small_stem": EfficientNetArchitecture(strides=(1, 2, 2, 2, 2)),
     # Touvron et al. 2021 (arXiv 2012.12877), table 1, for 224 px, and the same with patches for 32 px.
     "vit_tiny_patch16": ViTArchitecture(192, 12, 3),
     "vit_small_patch16": ViTArchitecture(384, 12, 6),

@@ -1,9 +1,31 @@
 """Networks of other libraries that ours are compared with, one file for each family."""
 
-from torch_networks import alexnet, convnext, densenet, googlenet, resnet, vgg, vit
+from torch_networks import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    mobilenet_v2,
+    preact_resnet,
+    resnet,
+    vgg,
+    vit,
+)
 from torch_networks.reference import NUM_CLASSES, Reference
 
 __all__ = ["NETWORKS", "NUM_CLASSES", "Reference"]
 
-_FAMILIES = (convnext, resnet, vit, alexnet, vgg, googlenet, densenet)
+_FAMILIES = (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    mobilenet_v2,
+    preact_resnet,
+    resnet,
+    vgg,
+    vit,
+)
 NETWORKS: dict[str, Reference] = {name: each for family in _FAMILIES for name, each in family.NETWORKS.items()}
