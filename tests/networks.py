@@ -8,6 +8,7 @@ from convnext_jax.models.googlenet import GoogLeNetArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.preact_resnet import PreActResNetArchitecture
+from convnext_jax.models.replknet import RepLKNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
@@ -55,6 +56,7 @@ COUNTS = {
     "efficientnet_b5": 30_389_784,
     "efficientnet_b6": 43_040_704,
     "efficientnet_b7": 66_347_960,
+    "replknet31b": 79_864_168,
     "vit_tiny_patch16": 5_717_416,
     "vit_small_patch16": 22_050_664,
     "vit_base_patch16": 86_567_656,
@@ -87,6 +89,7 @@ SMALL_COUNTS = {
     "resnext29_8x64d": 34_426_698,
     "mobilenet_v2_small_stem": 2_236_682,
     "efficientnet_b0_small_stem": 4_020_358,
+    "replknet17b_small_stem": 73_504_138,
     "vit_tiny_patch4": 5_362_762,
     "vit_small_patch4": 21_342_346,
     "vit_base_patch4": 85_152_010,
@@ -107,6 +110,7 @@ RESNET = ResNetArchitecture((1, 1), "basic", width=8, stem="conv3x3_s1")
 PREACT_RESNET = PreActResNetArchitecture((1, 3), width=4)
 # MobileNetV2 is the same network with other rows.
 EFFICIENTNET = EfficientNetArchitecture(0.1, 0.1, strides=(1, 2))
+REPLKNET = RepLKNetArchitecture((5, 3), (1, 1), (8, 16), stem="stride1", small_kernel=3, expansion=2)
 VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
 FAMILIES: dict[str, Architecture] = {
     "convnext": TINY,
@@ -119,4 +123,5 @@ FAMILIES: dict[str, Architecture] = {
     "densenet": DenseNetArchitecture((2, 1), growth_rate=4, stem_dim=8, stem="conv3x3_s1"),
     "preact_resnet": PREACT_RESNET,
     "efficientnet": EFFICIENTNET,
+    "replknet": REPLKNET,
 }

@@ -116,8 +116,7 @@ class DepthwiseConv(nnx.Module):
             kernel = jnp.pad(kernel, [((side - size) // 2,) * 2 for size in (height, width)] + [(0, 0)] * 2)
         if self.stride == 1:
             return add_bias(depthwise_conv(x, kernel), self.bias)
-        margin = (kernel.shape[0] // 2,) * 2
-        y = conv(
-            x, kernel.astype(x.dtype), stride=self.stride, padding=(margin, margin), groups=x.shape[-1]
-        )  # one group for each channel
+        margin = kernel.shape[0] // 2
+        padding, groups = ((margin, margin), (margin, margin)), x.shape[-1]
+        y = conv(x, kernel.astype(x.dtype), stride=self.stride, padding=padding, groups=groups)
         return add_bias(y, self.bias)

@@ -1,5 +1,6 @@
 """The inverted residual block of MobileNetV2 and EfficientNet, and how their widths are rounded."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -64,11 +65,12 @@ class InvertedResidual(nnx.Module):
         precision: Precision,
     ) -> None:
         for_expand, for_depthwise, for_squeeze, for_project = init.spawn(4)
-        hidden, norm = expansion * inputs, {"momentum": momentum, "epsilon": epsilon}
-        self.expand = ConvNorm(for_expand, inputs, hidden, 1, **norm) if expansion > 1 else None
-        self.depthwise = ConvNorm(for_depthwise, hidden, hidden, size, stride=stride, depthwise=True, **norm)
+        hidden = expansion * inputs
+        conv_norm = functools.partial(ConvNorm, momentum=momentum, epsilon=epsilon)
+        self.expand = conv_norm(for_expand, inputs, hidden, 1) if expansion > 1 else None
+        self.depthwise = conv_norm(for_depthwise, hidden, hidden, size, stride=stride, depthwise=True)
         self.squeeze = SqueezeExcitation(for_squeeze, hidden, squeezed, activation=activation) if squeezed else None
-        self.project = ConvNorm(for_project, hidden, outputs, 1, **norm)
+        self.project = conv_norm(for_project, hidden, outputs, 1)
         self.branches = int(stride == 1 and inputs == outputs)
         self.activation = activation
         self.precision = precision

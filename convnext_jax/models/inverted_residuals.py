@@ -69,7 +69,7 @@ class InvertedResidualArchitecture(Architecture):
     @property
     def small_image_remedy(self) -> str:
         """See `Architecture`."""
-        return "strides with less 2s"
+        return "strides with fewer 2s"
 
     def width(self, channels: int) -> int:
         """Returns the channels of this network in place of those of the family's table."""
@@ -160,7 +160,7 @@ class InvertedResidualNet(Model):
                 channels = row.channels
             built.append(Stage(blocks, remat=options.remat))
         self.stages = nnx.List(built)
-        self.last = ConvNorm(for_last, channels, last, 1, **norm)
+        self.last = ConvNorm(for_last, channels, last, 1, momentum=momentum, epsilon=epsilon)
         self.head = Linear(for_head.of_head(), last, options.num_classes, role=Role.HEAD)
         self.activation = activation
 

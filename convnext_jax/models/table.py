@@ -11,6 +11,7 @@ from convnext_jax.models.interface import Architecture
 from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.mobilenet_v2 import MobileNetV2Architecture
 from convnext_jax.models.preact_resnet import PreActResNetArchitecture
+from convnext_jax.models.replknet import RepLKNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
@@ -116,6 +117,10 @@ MODELS: dict[str, Architecture] = {
     # Tan and Le 2019 (arXiv 1905.11946), and for 32 px the strides of github.com/kuangliu/pytorch-cifar.
     **_efficientnets(),
     "efficientnet_b0_small_stem": EfficientNetArchitecture(strides=(1, 2, 2, 2, 2)),
+    # Ding et al. 2022 (arXiv 2203.06717), table 5; and for 32 px, this project's: windows that cover the maps as far as
+    # those of 31, 29, 27 and 13 pixels do at 224 px.
+    "replknet31b": RepLKNetArchitecture(),
+    "replknet17b_small_stem": RepLKNetArchitecture((17, 17, 15, 7), stem="stride1"),
     # Touvron et al. 2021 (arXiv 2012.12877), table 1, for 224 px, and the same with patches for 32 px.
     "vit_tiny_patch16": ViTArchitecture(192, 12, 3),
     "vit_small_patch16": ViTArchitecture(384, 12, 6),
