@@ -10,12 +10,13 @@ from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.preact_resnet import PreActResNetArchitecture
 from convnext_jax.models.replknet import RepLKNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.swin import SwinArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
 
 # With a head of 1,000 classes, to the last parameter; ConvNeXts are published as 3.7, 5.2, 9.05, 15.6, 28.6, 50.2,
 # 88.6, 197.8 and 350.2 million, V2 as 3.7, 5.2, 9.1, 15.6, 28.6, 89, 198 and 660, isotropic as 22, 87 and 306. ResNets
-# are torchvision's, and Vision Transformers timm's.
+# and Swin Transformers are torchvision's, and Vision Transformers timm's.
 COUNTS = {
     "convnext_atto": 3_695_520,
     "convnext_femto": 5_217_784,
@@ -70,6 +71,9 @@ COUNTS = {
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
     "densenet161": 28_681_000,
+    "swin_tiny": 28_288_354,
+    "swin_small": 49_606_258,
+    "swin_base": 87_768_224,
 }
 # The variants for small images, with 10 classes.
 SMALL_COUNTS = {
@@ -101,6 +105,11 @@ SMALL_COUNTS = {
     "densenet100_k12": 769_162,
     "densenet250_k24": 15_324_406,
     "densenet190_k40": 25_624_430,
+    "swin_tiny_patch2_window4": 27_507_028,
+    "swin_small_patch2_window4": 48_807_652,
+    "swin_base_patch2_window4": 86_703_746,
+    "swin_3stage_patch2_window4": 7_048_612,
+    "swin_3stage_patch4_window4": 7_052_068,
 }
 
 # An instance of each family so small that a test may compile its training step. A ConvNeXt has kernels of 3 pixels:
@@ -112,6 +121,7 @@ PREACT_RESNET = PreActResNetArchitecture((1, 3), width=4)
 EFFICIENTNET = EfficientNetArchitecture(0.1, 0.1, strides=(1, 2))
 REPLKNET = RepLKNetArchitecture((5, 3), (1, 1), (8, 16), stem="stride1", small_kernel=3, expansion=2)
 VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
+SWIN = SwinArchitecture(8, (2, 1), (2, 2), patch_size=2, window=4, expansion=2)
 FAMILIES: dict[str, Architecture] = {
     "convnext": TINY,
     "resnet": RESNET,
@@ -124,4 +134,5 @@ FAMILIES: dict[str, Architecture] = {
     "preact_resnet": PREACT_RESNET,
     "efficientnet": EFFICIENTNET,
     "replknet": REPLKNET,
+    "swin": SWIN,
 }

@@ -102,15 +102,16 @@ def response_norm(x: np.ndarray, params: Any) -> np.ndarray:
     return params["gamma"] * x * lengths / (lengths.mean(-1, keepdims=True) + 1e-6) + params["beta"] + x
 
 
-def attention(x: np.ndarray, params: Any, heads: int) -> np.ndarray:
-    """One image and one head at a time."""
+def attention(x: np.ndarray, params: Any, heads: int, bias: np.ndarray | float = 0.0) -> np.ndarray:
+    """One image and one head at a time, with a bias that goes with [B,heads,N,N]."""
     width = x.shape[-1] // heads
+    bias = np.broadcast_to(bias, (len(x), heads, x.shape[1], x.shape[1]))
     mixed = np.zeros_like(x)
     for index, sequence in enumerate(linear(x, params["qkv"])):
         queries, keys, values = np.split(sequence, 3, -1)
         for head in range(heads):
             own = slice(head * width, (head + 1) * width)
-            scores = queries[:, own] @ keys[:, own].T / math.sqrt(width)
+            scores = queries[:, own] @ keys[:, own].T / math.sqrt(width) + bias[index, head]
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             mixed[index, :, own] = weights / weights.sum(-1, keepdims=True) @ values[:, own]
     return linear(mixed, params["project"])

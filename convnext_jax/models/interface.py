@@ -101,6 +101,11 @@ class Architecture(abc.ABC):
         """Whose PyTorch checkpoints can be read, such as "timm"; empty if there are none."""
         return ()
 
+    @property
+    def torch_constants(self) -> tuple[str, ...]:
+        """How the names of arrays end that a PyTorch checkpoint may hold and that this network computes itself."""
+        return ()
+
     def torch_name(self, path: str, layout: str) -> str:
         """Returns the name that a parameter, or a running statistic, has in a PyTorch checkpoint.
 

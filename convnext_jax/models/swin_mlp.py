@@ -16,6 +16,7 @@ from convnext_jax.layers.convolution import Linear
 from convnext_jax.layers.normalization import make_norm
 from convnext_jax.layers.parameters import Initializer, Role, constant
 from convnext_jax.layers.stochastic import BranchScales, add_branch
+from convnext_jax.layers.windows import from_windows, to_windows
 from convnext_jax.precision import Precision
 
 WINDOW = 7
@@ -85,14 +86,12 @@ class SwinMLPBlock(nnx.Module):
         return add_branch(x, self.project(branch), second)
 
     def _mix(self, x: jax.Array) -> jax.Array:
-        batch, height, width, channels = x.shape
+        _, height, width, channels = x.shape
         rows, columns = self._padding(height), self._padding(width)
         x = jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
-        down, across = x.shape[1] // WINDOW, x.shape[2] // WINDOW
-        x = x.reshape(batch, down, WINDOW, across, WINDOW, self.heads, -1).transpose(0, 1, 3, 2, 4, 5, 6)
-        x = self.spatial(x.reshape(-1, WINDOW**2, self.heads, channels // self.heads))
-        x = x.reshape(batch, down, across, WINDOW, WINDOW, channels).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(batch, down * WINDOW, across * WINDOW, channels)
+        windows = to_windows(x, WINDOW)  # [windows,49,C]
+        mixed = self.spatial(windows.reshape(-1, WINDOW**2, self.heads, channels // self.heads))
+        x = from_windows(mixed.reshape(windows.shape), WINDOW, x.shape[1:3])
         return x[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
 
     def _padding(self, size: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from convnext_jax.models.mobilenet_v2 import MobileNetV2Architecture
 from convnext_jax.models.preact_resnet import PreActResNetArchitecture
 from convnext_jax.models.replknet import RepLKNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.swin import SwinArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
 
@@ -154,4 +155,15 @@ MODELS: dict[str, Architecture] = {
     "densenet100_k12": DenseNetArchitecture((16, 16, 16), growth_rate=12, stem_dim=24, stem="conv3x3_s1"),
     "densenet250_k24": DenseNetArchitecture((41, 41, 41), growth_rate=24, stem_dim=48, stem="conv3x3_s1"),
     "densenet190_k40": DenseNetArchitecture((31, 31, 31), growth_rate=40, stem_dim=80, stem="conv3x3_s1"),
+    # Liu et al. 2021 (arXiv 2103.14030), section 3.3; the same with patches and windows for 32 px; and the network that
+    # Lee et al. 2021 (arXiv 2112.13492), "Swin-T", chose for small images, whose windows divide all three maps: with
+    # patches of 2 for 32 px, of 4 for 64 px.
+    "swin_tiny": SwinArchitecture(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "swin_small": SwinArchitecture(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "swin_base": SwinArchitecture(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "swin_tiny_patch2_window4": SwinArchitecture(96, (2, 2, 6, 2), (3, 6, 12, 24), patch_size=2, window=4),
+    "swin_small_patch2_window4": SwinArchitecture(96, (2, 2, 18, 2), (3, 6, 12, 24), patch_size=2, window=4),
+    "swin_base_patch2_window4": SwinArchitecture(128, (2, 2, 18, 2), (4, 8, 16, 32), patch_size=2, window=4),
+    "swin_3stage_patch2_window4": SwinArchitecture(96, (2, 6, 4), (3, 6, 12), patch_size=2, window=4, expansion=2),
+    "swin_3stage_patch4_window4": SwinArchitecture(96, (2, 6, 4), (3, 6, 12), window=4, expansion=2),
 }

@@ -59,7 +59,12 @@ def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
     if not architecture.torch_layouts:
         known = ", ".join(importable_models())
         raise UserError(f"there are no PyTorch checkpoints of {name}; those of {known} can be read")
-    state = {_PREFIXES.sub("", key): array for key, array in state.items() if not _IGNORED.search(key)}
+    constants = architecture.torch_constants
+    state = {
+        _PREFIXES.sub("", key): array
+        for key, array in state.items()
+        if not _IGNORED.search(key) and not key.endswith(constants)
+    }
     layout = _recognize_layout(state, architecture)
     if layout is None:
         first = ", ".join(list(state)[:3]) or "nothing"

@@ -13,12 +13,12 @@ import numpy as np
 from flax import nnx
 
 from convnext_jax.errors import check
-from convnext_jax.layers.activation import ACTIVATIONS
 from convnext_jax.layers.attention import MultiHeadAttention
 from convnext_jax.layers.convolution import Conv, Linear
 from convnext_jax.layers.normalization import LayerNorm
 from convnext_jax.layers.parameters import Initializer, Role, constant
-from convnext_jax.layers.stochastic import BranchScales, add_branch, dropout
+from convnext_jax.layers.stochastic import dropout
+from convnext_jax.layers.transformer import TransformerBlock
 from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
 from convnext_jax.precision import Precision
 
@@ -144,28 +144,13 @@ class Tokens(nnx.Module):
         return x + _resize_positions(self.position[...], (height, width)).astype(x.dtype)
 
 
-class Block(nnx.Module):
-    """LayerNorm, attention, residual; LayerNorm, wide layer, GELU, narrow layer, residual."""
+def _block(init: Initializer, architecture: ViTArchitecture, precision: Precision) -> TransformerBlock:
+    dim = architecture.dim
 
-    branches = 2
+    def attention(init: Initializer) -> MultiHeadAttention:
+        return MultiHeadAttention(init, dim, architecture.heads)
 
-    def __init__(self, init: Initializer, architecture: ViTArchitecture, precision: Precision) -> None:
-        for_attention, for_expand, for_project = init.spawn(3)
-        dim, hidden = architecture.dim, architecture.expansion * architecture.dim
-        self.norm1 = LayerNorm(dim)
-        self.attention = MultiHeadAttention(for_attention, dim, architecture.heads)
-        self.norm2 = LayerNorm(dim)
-        self.expand = Linear(for_expand, dim, hidden)
-        self.project = Linear(for_project, hidden, dim)
-        self.dtype = precision.compute
-
-    def __call__(self, x: jax.Array, *, training: bool = False, scales: BranchScales = None) -> jax.Array:
-        """[B,N,dim] -> [B,N,dim]; ``scales`` has those of the two branches, [B] each."""
-        del training
-        first, second = scales or (None, None)
-        x = add_branch(x, self.attention(self.norm1(x).astype(self.dtype)), first)
-        branch = ACTIVATIONS["gelu"](self.expand(self.norm2(x).astype(self.dtype)))  # [B,N,hidden]
-        return add_branch(x, self.project(branch), second)
+    return TransformerBlock(init, attention, dim, architecture.expansion * dim, precision=precision)
 
 
 class ViT(Model):
@@ -175,7 +160,7 @@ class ViT(Model):
         super().__init__(architecture, options)
         for_stem, for_head, for_blocks = options.init.spawn(3)
         self.stem = Tokens(for_stem, options.in_channels, architecture)
-        blocks = iter([Block(init, architecture, options.precision) for init in for_blocks.spawn(architecture.depth)])
+        blocks = iter([_block(init, architecture, options.precision) for init in for_blocks.spawn(architecture.depth)])
         self.stages = nnx.List(
             [
                 Stage([next(blocks) for _ in range(depth)], remat=options.remat)

@@ -10,6 +10,7 @@ from torch_networks import (
     preact_resnet,
     replknet,
     resnet,
+    swin,
     vgg,
     vit,
 )
@@ -28,6 +29,7 @@ _FAMILIES = (
     replknet,
     resnet,
     vgg,
+    swin,
     vit,
 )
 NETWORKS: dict[str, Reference] = {name: each for family in _FAMILIES for name, each in family.NETWORKS.items()}
