@@ -1,6 +1,7 @@
 """The networks that the tests go through: a new model, or a new family, is a row here."""
 
 from convnext_jax.models.alexnet import AlexNetArchitecture
+from convnext_jax.models.compact_transformer import CompactTransformerArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.densenet import DenseNetArchitecture
 from convnext_jax.models.efficientnet import EfficientNetArchitecture
@@ -74,8 +75,11 @@ COUNTS = {
     "swin_tiny": 28_288_354,
     "swin_small": 49_606_258,
     "swin_base": 87_768_224,
+    "cct_7_7x2": 4_804_521,
+    "cct_14_7x2": 22_367_273,
 }
-# The variants for small images, with 10 classes.
+# The variants for small images, with 10 classes. ViT-Lite-7 and CVT-7/4 are published as 3.72 million, CCT-7/3x1 as
+# 3.76.
 SMALL_COUNTS = {
     "resnet18_small_stem": 11_173_962,
     "resnet34_small_stem": 21_282_122,
@@ -110,6 +114,12 @@ SMALL_COUNTS = {
     "swin_base_patch2_window4": 86_703_746,
     "swin_3stage_patch2_window4": 7_048_612,
     "swin_3stage_patch4_window4": 7_052_068,
+    "vit_lite_6": 3_190_538,
+    "vit_lite_7": 3_716_874,
+    "cvt_7_4": 3_716_619,
+    "cct_6_3x1": 3_233_803,
+    "cct_7_3x1": 3_760_139,
+    "cct_7_3x2": 3_853_259,
 }
 
 # An instance of each family so small that a test may compile its training step. A ConvNeXt has kernels of 3 pixels:
@@ -122,6 +132,7 @@ EFFICIENTNET = EfficientNetArchitecture(0.1, 0.1, strides=(1, 2))
 REPLKNET = RepLKNetArchitecture((5, 3), (1, 1), (8, 16), stem="stride1", small_kernel=3, expansion=2)
 VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
 SWIN = SwinArchitecture(8, (2, 1), (2, 2), patch_size=2, window=4, expansion=2)
+COMPACT_TRANSFORMER = CompactTransformerArchitecture(8, 4, 2, image_size=16)
 FAMILIES: dict[str, Architecture] = {
     "convnext": TINY,
     "resnet": RESNET,
@@ -135,4 +146,5 @@ FAMILIES: dict[str, Architecture] = {
     "efficientnet": EFFICIENTNET,
     "replknet": REPLKNET,
     "swin": SWIN,
+    "compact_transformer": COMPACT_TRANSFORMER,
 }

@@ -11,6 +11,7 @@ from numpy_layers import attention, images, initializer, with_random_weights
 from convnext_jax.layers.attention import (
     MultiHeadAttention,
     RelativePositionBias,
+    SequencePooling,
     WindowAttention,
     resize_relative_positions,
 )
@@ -86,3 +87,10 @@ def test_a_bias_is_one_for_each_distance() -> None:
     t = params["table"][:, 0]  # for rows -1 to 1, for columns -1 to 1
     expected = [[t[4], t[3], t[1], t[0]], [t[5], t[4], t[2], t[1]], [t[7], t[6], t[4], t[3]], [t[8], t[7], t[5], t[4]]]
     np.testing.assert_allclose(layer()[0, 0], expected, rtol=1e-6)
+
+
+def test_sequence_pooling_is_a_mean_weighted_by_the_scores() -> None:
+    layer, params = with_random_weights(SequencePooling(initializer(), 4))
+    x = images(3, 5, 4).astype(np.float64)
+    weights = np.exp(x @ params["score"]["kernel"] + params["score"]["bias"])
+    np.testing.assert_allclose(layer(x.astype(np.float32)), (weights * x).sum(1) / weights.sum(1), rtol=1e-5, atol=1e-6)

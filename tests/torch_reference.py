@@ -35,7 +35,7 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     kind = name.rpartition(".")[2]
     if kind == "running_var":
         return (1.0 + 0.5 * np.abs(normal)).astype(np.float32)
-    if kind in ("cls_token", "pos_embed"):
+    if kind in ("cls_token", "pos_embed", "class_emb", "positional_emb"):
         return (0.5 * normal).astype(np.float32)
     squeezed = [size for size in shape if size != 1]
     if len(squeezed) > 1:

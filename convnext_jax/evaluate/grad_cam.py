@@ -56,8 +56,8 @@ def grad_cam(model: Model, images: jax.Array, classes: jax.Array, stage: int) ->
 def explainable_stage(model: Model, image_shape: Sequence[int], stage: int | None = None) -> int:
     """Returns the stage whose map `grad_cam` explains a network with: the last one that can say anything.
 
-    A map of one pixel knows no places. The head of a network on tokens reads only its class token, so no logit depends
-    on the map of the last stage there, and the one that enters it is taken.
+    A map of one pixel knows no places. Where the head reads a class token alone, no logit depends on the map of the
+    last stage, and the one that enters it is taken.
 
     Args:
       model: the network.
@@ -69,7 +69,7 @@ def explainable_stage(model: Model, image_shape: Sequence[int], stage: int | Non
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     shapes = [array.shape for array in jax.eval_shape(model.features, image)]
-    if type(model).to_map is not Model.to_map:
+    if not model.reads_last_map:
         shapes.pop()
     usable = {
         number: f"{shape[1]}x{shape[2]}"

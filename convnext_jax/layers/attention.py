@@ -1,4 +1,4 @@
-"""Multi-head self-attention, over a sequence and inside of the windows of a map."""
+"""Multi-head self-attention, over a sequence and inside of the windows of a map, and pooling by attention."""
 
 import functools
 
@@ -150,3 +150,23 @@ def _neighbors(size: tuple[int, int], window: int, shifts: tuple[int, int]) -> n
     rows, columns = (np.arange(side) >= side - shift for side, shift in zip(size, shifts, strict=True))
     wrapped = to_windows((2 * rows[:, None] + columns)[None, :, :, None], window)[:, :, 0]  # [windows,N]
     return wrapped[:, :, None] == wrapped[:, None, :]
+
+
+class SequencePooling(nnx.Module):
+    """The mean of a sequence, weighted by a softmax over one linear score of each token.
+
+    Args:
+      init: draws the kernel of the scores.
+      channels: C of a token.
+
+    Reference:
+      Hassani et al., `Escaping the Big Data Paradigm with Compact Transformers <https://arxiv.org/abs/2104.05704>`_,
+      2021, section 3.2.
+    """
+
+    def __init__(self, init: Initializer, channels: int) -> None:
+        self.score = Linear(init, channels, 1, role=Role.HEAD)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,N,C] -> [B,C]."""
+        return (jax.nn.softmax(self.score(x), axis=1) * x).sum(1)

@@ -74,10 +74,12 @@ class Initializer:
         the number of inputs of a sum, which keeps the size of the activations in networks of any width (LeCun et al.
         1998). "fan_out" has the root of 2 over the number of outputs that an input reaches, as ResNet has (He et al.
         2015).
+      deviation: in place of the scheme's, for a layer that its authors draw in their own way; None keeps the scheme's.
     """
 
     seed: np.random.SeedSequence
     scheme: str = "normal"
+    deviation: float | None = None
 
     def __post_init__(self) -> None:
         check("scheme", self.scheme, self.scheme in SCHEMES, f"one of {', '.join(SCHEMES)}")
@@ -97,6 +99,10 @@ class Initializer:
         """
         return self.with_scheme("fan_in") if self.scheme == "fan_out" else self
 
+    def with_deviation(self, deviation: float) -> "Initializer":
+        """Returns the same initializer with a deviation of its own."""
+        return Initializer(self.seed, self.scheme, deviation)
+
     def kernel(self, shape: tuple[int, ...], role: Role) -> nnx.Param[jax.Array]:
         """Draws a kernel. Its last axis is its outputs, all axes before are its inputs.
 
@@ -110,6 +116,8 @@ class Initializer:
         return parameter(jax.device_put(draw()), role)
 
     def _deviation(self, shape: tuple[int, ...]) -> float:
+        if self.deviation is not None:
+            return self.deviation
         if self.scheme == "normal":
             return 0.02
         if self.scheme == "fan_in":

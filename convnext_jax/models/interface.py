@@ -248,6 +248,8 @@ class Model(nnx.Module):
 
     stem: Any
     stages: nnx.List[Stage]
+    # Whether the logits depend on the map of the last stage. A head on a class token reads nothing else.
+    reads_last_map: bool = True
 
     def __init__(self, architecture: Architecture, options: BuildOptions) -> None:
         self.architecture = architecture
@@ -382,3 +384,12 @@ class Model(nnx.Module):
 def dropout_key(key: jax.Array | None) -> jax.Array | None:
     """Returns the key for the dropout before the head, None outside of training."""
     return None if key is None else jax.random.fold_in(key, 1)
+
+
+def even_depths(depth: int, stages: int) -> list[int]:
+    """Returns the number of blocks in each stage of a network without stages of its own, as equal as possible.
+
+    >>> even_depths(7, 4)
+    [1, 2, 2, 2]
+    """
+    return [depth * (index + 1) // stages - depth * index // stages for index in range(stages)]

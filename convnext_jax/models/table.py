@@ -3,6 +3,7 @@
 import dataclasses
 
 from convnext_jax.models.alexnet import AlexNetArchitecture
+from convnext_jax.models.compact_transformer import CompactTransformerArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.densenet import DenseNetArchitecture
 from convnext_jax.models.efficientnet import EfficientNetArchitecture
@@ -61,6 +62,21 @@ def _efficientnets() -> dict[str, Architecture]:
         momentum, epsilon = (0.1, 1e-5) if number < 5 else (0.01, 1e-3)  # torchvision's
         found[f"efficientnet_b{number}"] = EfficientNetArchitecture(width, depth, momentum=momentum, epsilon=epsilon)
     return found
+
+
+def _compact_transformers() -> dict[str, Architecture]:
+    token = CompactTransformerArchitecture(convolutions=0, kernel_size=4, pool="class_token")
+    return {
+        "vit_lite_6": dataclasses.replace(token, depth=6),
+        "vit_lite_7": token,
+        "cvt_7_4": dataclasses.replace(token, pool="sequence"),
+        "cct_6_3x1": CompactTransformerArchitecture(depth=6),
+        "cct_7_3x1": CompactTransformerArchitecture(),
+        "cct_7_3x2": CompactTransformerArchitecture(convolutions=2),
+        "cct_7_7x2": CompactTransformerArchitecture(convolutions=2, kernel_size=7, image_size=224),
+        "cct_14_7x2": CompactTransformerArchitecture(
+            384, 14, 6, expansion=3, convolutions=2, kernel_size=7, image_size=224
+        ),
 
 
 MODELS: dict[str, Architecture] = {
@@ -166,4 +182,7 @@ MODELS: dict[str, Architecture] = {
     "swin_base_patch2_window4": SwinArchitecture(128, (2, 2, 18, 2), (4, 8, 16, 32), patch_size=2, window=4),
     "swin_3stage_patch2_window4": SwinArchitecture(96, (2, 6, 4), (3, 6, 12), patch_size=2, window=4, expansion=2),
     "swin_3stage_patch4_window4": SwinArchitecture(96, (2, 6, 4), (3, 6, 12), window=4, expansion=2),
+    # Hassani et al. 2021 (arXiv 2104.05704), table 2: blocks, then the side of a patch, or the side and number of the
+    # convolutions. CVT is the Compact Vision Transformer. Those with convolutions of 7 are for 224 px.
+    **_compact_transformers(),
 }

@@ -17,9 +17,10 @@ from convnext_jax.layers.attention import MultiHeadAttention
 from convnext_jax.layers.convolution import Conv, Linear
 from convnext_jax.layers.normalization import LayerNorm
 from convnext_jax.layers.parameters import Initializer, Role, constant
+from convnext_jax.layers.positions import resize_positions
 from convnext_jax.layers.stochastic import dropout
 from convnext_jax.layers.transformer import TransformerBlock
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
+from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key, even_depths
 from convnext_jax.precision import Precision
 
 STAGES = 4  # parts of equal depth, so that `features` returns four maps
@@ -72,7 +73,7 @@ class ViTArchitecture(Architecture):
         """See `Architecture.adapt_weight`; a table of positions is resized too."""
         if path == "stem/position" and weight.shape[1:] == shape[1:]:
             side = round((shape[0] - 1) ** 0.5)
-            return np.asarray(_resize_positions(jnp.asarray(weight), (side, side)))
+            return np.asarray(resize_positions(jnp.asarray(weight), (side, side), others=1))
         return super().adapt_weight(path, weight, shape)
 
     @property
@@ -86,7 +87,7 @@ class ViTArchitecture(Architecture):
             return _TORCH_TOKENS[path]
         place, _, leaf = path.rpartition("/")
         if block := re.match(r"stages/(\d+)/blocks/(\d+)/", place):
-            before = sum(_stage_depths(self.depth)[: int(block[1])])
+            before = sum(even_depths(self.depth, STAGES)[: int(block[1])])
             place = f"blocks/{before + int(block[2])}/{place[block.end() :]}"
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
@@ -109,20 +110,6 @@ _TORCH_PLACES = {
 }
 
 
-def _stage_depths(depth: int) -> list[int]:
-    return [depth * (index + 1) // STAGES - depth * index // STAGES for index in range(STAGES)]
-
-
-def _resize_positions(table: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """Resizes the positions of a square grid, float32 [1+N,C], to another grid; the class token's stays."""
-    side = round((table.shape[0] - 1) ** 0.5)
-    if grid == (side, side):
-        return table
-    positions = table[1:].reshape(side, side, -1)
-    positions = jax.image.resize(positions, (*grid, table.shape[1]), "cubic")
-    return jnp.concatenate([table[:1], positions.reshape(-1, table.shape[1])])
-
-
 class Tokens(nnx.Module):
     """Patches as tokens after a class token, plus their positions."""
 
@@ -141,7 +128,7 @@ class Tokens(nnx.Module):
         batch, height, width, dim = x.shape
         tokens = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (batch, 1, dim))
         x = jnp.concatenate([tokens, x.reshape(batch, height * width, dim)], 1)
-        return x + _resize_positions(self.position[...], (height, width)).astype(x.dtype)
+        return x + resize_positions(self.position[...], (height, width), others=1).astype(x.dtype)
 
 
 def _block(init: Initializer, architecture: ViTArchitecture, precision: Precision) -> TransformerBlock:
@@ -156,6 +143,8 @@ def _block(init: Initializer, architecture: ViTArchitecture, precision: Precisio
 class ViT(Model):
     """Patches as tokens, blocks in four equal parts, LayerNorm, linear head on the class token."""
 
+    reads_last_map = False
+
     def __init__(self, architecture: ViTArchitecture, options: BuildOptions) -> None:
         super().__init__(architecture, options)
         for_stem, for_head, for_blocks = options.init.spawn(3)
@@ -164,7 +153,7 @@ class ViT(Model):
         self.stages = nnx.List(
             [
                 Stage([next(blocks) for _ in range(depth)], remat=options.remat)
-                for depth in _stage_depths(architecture.depth)
+                for depth in even_depths(architecture.depth, STAGES)
             ]
         )
         self.patch_size = architecture.patch_size

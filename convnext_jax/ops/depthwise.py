@@ -20,8 +20,8 @@ from convnext_jax.ops.depthwise_cpu import (
 )
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded")
-# Up to this many pixels cuDNN's gradient by the kernel is slow: at 4x4 9 times as slow as banded matrices on an H100, at
-# 8x8 as fast (benchmarks/results/depthwise_h100.json).
+# Up to this many pixels cuDNN's gradient by the kernel is slow: at 4x4 nine times as slow as banded matrices on an
+# H100, at 8x8 as fast (benchmarks/results/depthwise_h100.json).
 _GPU_BANDED_PIXELS = 16
 
 

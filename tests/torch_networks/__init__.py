@@ -2,6 +2,7 @@
 
 from torch_networks import (
     alexnet,
+    compact_transformer,
     convnext,
     densenet,
     efficientnet,
@@ -30,6 +31,7 @@ _FAMILIES = (
     resnet,
     vgg,
     swin,
+    compact_transformer,
     vit,
 )
 NETWORKS: dict[str, Reference] = {name: each for family in _FAMILIES for name, each in family.NETWORKS.items()}
