@@ -11,6 +11,7 @@ from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.models.preact_resnet import PreActResNetArchitecture
 from convnext_jax.models.replknet import RepLKNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.road import RoadArchitecture
 from convnext_jax.models.swin import SwinArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
@@ -59,6 +60,8 @@ COUNTS = {
     "efficientnet_b6": 43_040_704,
     "efficientnet_b7": 66_347_960,
     "replknet31b": 79_864_168,
+    "road_tiny": 25_557_032,
+    "road_base": 64_673_832,
     "vit_tiny_patch16": 5_717_416,
     "vit_small_patch16": 22_050_664,
     "vit_base_patch16": 86_567_656,
@@ -130,6 +133,17 @@ PREACT_RESNET = PreActResNetArchitecture((1, 3), width=4)
 # MobileNetV2 is the same network with other rows.
 EFFICIENTNET = EfficientNetArchitecture(0.1, 0.1, strides=(1, 2))
 REPLKNET = RepLKNetArchitecture((5, 3), (1, 1), (8, 16), stem="stride1", small_kernel=3, expansion=2)
+# A step on the way, with depthwise convolutions of stride 2, one norm and one activation.
+ROAD = RoadArchitecture(
+    (1, 1),
+    8,
+    stem="patch2",
+    convolution="depthwise",
+    design="spatial_first",
+    one_activation=True,
+    one_norm=True,
+    layer_scale=0.1,
+)
 VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
 SWIN = SwinArchitecture(8, (2, 1), (2, 2), patch_size=2, window=4, expansion=2)
 COMPACT_TRANSFORMER = CompactTransformerArchitecture(8, 4, 2, image_size=16)
@@ -147,4 +161,5 @@ FAMILIES: dict[str, Architecture] = {
     "replknet": REPLKNET,
     "swin": SWIN,
     "compact_transformer": COMPACT_TRANSFORMER,
+    "road": ROAD,
 }

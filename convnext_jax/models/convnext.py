@@ -17,6 +17,7 @@ from convnext_jax.errors import UserError, check, nearest
 from convnext_jax.layers.activation import ACTIVATIONS
 from convnext_jax.layers.bilstm2d import BiLSTM2D
 from convnext_jax.layers.convolution import Conv, DepthwiseConv, Linear
+from convnext_jax.layers.downsampling import Downsample
 from convnext_jax.layers.normalization import NORMS, GlobalResponseNorm, make_norm
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.pooling import global_average_pool
@@ -181,20 +182,6 @@ class Stem(nnx.Module):
 
 def _window_conv(init: Initializer, inputs: int, outputs: int, window: Window, *, role: Role) -> Conv:
     return Conv(init, inputs, outputs, window.kernel, stride=window.stride, padding=window.padding, role=role)
-
-
-class Downsample(nnx.Module):
-    """Norm and 2x2 convolution with stride 2."""
-
-    def __init__(self, init: Initializer, inputs: int, outputs: int, norm: str, precision: Precision) -> None:
-        self.norm = make_norm(norm, inputs)
-        self.conv = Conv(init, inputs, outputs, 2, stride=2)
-        self.precision = precision
-
-    def __call__(self, x: jax.Array, *, training: bool = False) -> jax.Array:
-        """[B,H,W,inputs] -> [B,H//2,W//2,outputs]."""
-        x = self.norm(x, training=training).astype(self.precision.compute)
-        return self.conv(x).astype(self.precision.residual)
 
 
 class Block(nnx.Module):

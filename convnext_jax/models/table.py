@@ -14,6 +14,7 @@ from convnext_jax.models.mobilenet_v2 import MobileNetV2Architecture
 from convnext_jax.models.preact_resnet import PreActResNetArchitecture
 from convnext_jax.models.replknet import RepLKNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.road import RoadArchitecture
 from convnext_jax.models.swin import SwinArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
@@ -77,6 +78,7 @@ def _compact_transformers() -> dict[str, Architecture]:
         "cct_14_7x2": CompactTransformerArchitecture(
             384, 14, 6, expansion=3, convolutions=2, kernel_size=7, image_size=224
         ),
+    }
 
 
 MODELS: dict[str, Architecture] = {
@@ -138,6 +140,10 @@ MODELS: dict[str, Architecture] = {
     # those of 31, 29, 27 and 13 pixels do at 224 px.
     "replknet31b": RepLKNetArchitecture(),
     "replknet17b_small_stem": RepLKNetArchitecture((17, 17, 15, 7), stem="stride1"),
+    # Liu et al. 2022, figure 2: the first steps of the two roads, whose fields are changed on the way
+    # (`convnext_jax.models.road_steps`).
+    "road_tiny": RoadArchitecture((3, 4, 6, 3)),
+    "road_base": RoadArchitecture((3, 24, 36, 3)),
     # Touvron et al. 2021 (arXiv 2012.12877), table 1, for 224 px, and the same with patches for 32 px.
     "vit_tiny_patch16": ViTArchitecture(192, 12, 3),
     "vit_small_patch16": ViTArchitecture(384, 12, 6),
