@@ -20,9 +20,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     command.main()
 
 
-def settings(architecture: object, **changes: object) -> Experiment:
-    base = experiment(epochs=3, **changes)
-    return dataclasses.replace(base, model=dataclasses.replace(base.model, name="road_tiny", architecture=architecture))
+def settings(architecture: object, name: str = "road_tiny", **changes: object) -> Experiment:
+    base = experiment(epochs=2, **changes)
+    return dataclasses.replace(base, model=dataclasses.replace(base.model, name=name, architecture=architecture))
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -46,9 +46,9 @@ def test_runs_have_their_figures_and_a_picture(
         run(tmp_path / "resnet", log(0.1, 0.25), settings(networks["resnet"])),
         run(tmp_path / "gelu0", log(0.2, 0.5), settings(networks["gelu"])),
         run(tmp_path / "gelu1", log(0.2, 0.52), settings(networks["gelu"], seed=1)),
-        run(tmp_path / "long", log(0.2, 0.9), settings(networks["width"], batch_size=8)),
+        run(tmp_path / "long", log(0.2, 0.9), settings(networks["width"], rate=0.5)),
         run(tmp_path / "now", log(0.2, 0.9), settings(networks["inverted"]), finished=False),
-        run(tmp_path / "other", log(0.2, 0.9), settings(MODELS["resnet18"])),
+        run(tmp_path / "other", log(0.2, 0.9), settings(MODELS["resnet18"], "resnet18")),
     ]
     call(monkeypatch, *folders, "--small_images", "--picture", tmp_path / "road.png")
     said = capsys.readouterr()
@@ -60,11 +60,12 @@ def test_runs_have_their_figures_and_a_picture(
         f"skipped: {tmp_path}/now has not finished",
         f"skipped: {tmp_path}/other: its network is no step of the road",
     ]
-    assert Image.open(tmp_path / "road.png").size[0] > 500
+    with Image.open(tmp_path / "road.png") as picture:
+        assert picture.size[0] > 500
 
 
 def test_runs_of_other_networks_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = run(tmp_path / "other", log(0.2, 0.9), settings(MODELS["resnet18"]))
+    folder = run(tmp_path / "other", log(0.2, 0.9), settings(MODELS["resnet18"], "resnet18"))
     with pytest.raises(UserError, match=r"none of these runs is a finished step of the road; train some with configs/"):
         call(monkeypatch, folder, "--picture", tmp_path / "road.png")
 
