@@ -27,6 +27,7 @@ from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.registry import INITIALIZATIONS
 from convnext_jax.models.resnet import ResNetArchitecture
+from convnext_jax.models.road_steps import road
 from convnext_jax.models.table import MODELS
 from convnext_jax.models.vit import ViTArchitecture
 from convnext_jax.tools.command_line import check_names, load_experiment
@@ -425,7 +426,10 @@ def paper_arguments() -> list[tuple[str, str]]:
     both = itertools.product(multiscale["RECIPES"], multiscale["MODELS"])
     arguments = [("multiscale", f"{recipe}/{model}") for recipe, model in both]
     arguments += [("openmixup", name) for name in ("deit", "vanilla")]
-    return arguments + [("course_report", name) for name in ("convnext", "improved")]
+    arguments += [("road", f"{size}/{step}") for size in ("tiny", "base") for step in road(size)]
+    arguments += [("survey", name) for name in ("lenet5", "resnet20", "cct_7_3x1", "swin_tiny_patch2_window4")]
+    course_report = runpy.run_path(str(papers / "course_report.py"))
+    return arguments + [("course_report", name) for name in course_report["MODELS"]]
 
 
 @pytest.mark.parametrize("file", sorted({file for file, _ in paper_arguments()}))

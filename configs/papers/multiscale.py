@@ -3,8 +3,9 @@
     python train.py --config configs/papers/multiscale.py:RECIPE/MODEL
 
 RECIPE is cifar10_sgd, cifar10_adamw, cifar100_sgd, cifar100_adamw or tiny_imagenet. MODEL is t (ConvNeXt-T), t512 (at
-the paper's widths), a to f (the ablations), ours (the paper's network) or design_a to design_c (other blocks). Without
-an argument it is cifar10_sgd/ours.
+the paper's widths), a to f (the ablations), ours (the paper's network), design_a to design_c (other blocks), or any
+name of `convnext_jax.list_models()`, for the networks that the paper compares with, such as resnet50_small_stem.
+Without an argument it is cifar10_sgd/ours.
 
 Top-1 of the paper in percent, on the test split (CIFAR) or the validation split (Tiny ImageNet); ours are not measured.
 
@@ -27,6 +28,7 @@ from ml_collections import config_dict
 
 from convnext_jax.config import default_config
 from convnext_jax.errors import UserError
+from convnext_jax.models import list_models
 
 DIMS = (64, 128, 320, 512)
 # What each model changes of ConvNeXt-T.
@@ -53,12 +55,13 @@ RECIPES = ("cifar10_sgd", "cifar10_adamw", "cifar100_sgd", "cifar100_adamw", "ti
 def get_config(argument: str = "cifar10_sgd/ours") -> config_dict.ConfigDict:
     """The configuration of ``RECIPE/MODEL``."""
     recipe, _, model = argument.partition("/")
-    if recipe not in RECIPES or model not in MODELS:
+    if recipe not in RECIPES or model not in (*MODELS, *list_models()):
         raise UserError(
-            f"--config ...:{argument} is no RECIPE/MODEL; recipes: {', '.join(RECIPES)}; models: {', '.join(MODELS)}"
+            f"--config ...:{argument} is no RECIPE/MODEL; recipes: {', '.join(RECIPES)}; models: {', '.join(MODELS)},"
+            " or a name of list_models()"
         )
     config = default_config()
-    config.model.update(MODELS[model])
+    config.model.update(MODELS.get(model, {"name": model}))
     config.augment.crop_padding = 4
     config.optim.label_smoothing = 0.0
     if recipe == "tiny_imagenet":
