@@ -154,7 +154,7 @@ FAMILIES: dict[str, Architecture] = {
     "lenet": LeNetArchitecture((4, 8, 16), 12),
     "alexnet": AlexNetArchitecture((4, 8, 8, 8, 8), hidden=16, stem="conv3x3_s1", pooled_size=2),
     "vgg": VGGArchitecture((2, 1), (4, 8), norm="batch", hidden=16, pooled_size=2),
-    "googlenet": GoogLeNetArchitecture((1, 1, 1), width=4, stem="conv3x3_s1"),
+    "googlenet": GoogLeNetArchitecture((1, 1, 1), width=4, stem="conv3x3_s1", norm="none"),
     "densenet": DenseNetArchitecture((2, 1), growth_rate=4, stem_dim=8, stem="conv3x3_s1"),
     "preact_resnet": PREACT_RESNET,
     "efficientnet": EFFICIENTNET,

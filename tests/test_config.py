@@ -24,6 +24,7 @@ from convnext_jax.config import (
 )
 from convnext_jax.errors import UserError
 from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.googlenet import GoogLeNetArchitecture
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.registry import INITIALIZATIONS
 from convnext_jax.models.resnet import ResNetArchitecture
@@ -283,6 +284,7 @@ FAMILIES: dict[str, Architecture] = {
     "convnext_atto": ConvNeXtArchitecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", kernel_size=3, norm="batch"),
     "resnet18": ResNetArchitecture((1, 2), "basic", width=16, stem="conv3x3_s1"),
     "vit_tiny_patch4": ViTArchitecture(32, 4, 2, patch_size=4, image_size=32, expansion=2),
+    "googlenet": GoogLeNetArchitecture((1, 2, 1), auxiliary_heads=False, auxiliary_dropout=0.5),
 }
 
 

@@ -40,6 +40,9 @@ PUBLISHED = {
     "vit_base_patch16": 17.56,
     "alexnet": 0.71,
     "vgg16": 15.47,
+    "googlenet": 1.498,
+    "densenet121": 2.834,
+    "densenet161": 7.728,
 }
 
 

@@ -55,8 +55,8 @@ def test_logits_and_features_are_those_of_the_paper(stem: str, side: tuple[int, 
     np.testing.assert_allclose(logits, linear(pooled, params["head"]), rtol=1e-4, atol=1e-5)
 
 
-def test_rematerialization_changes_nothing_and_its_memory_grows_with_the_layers_and_not_with_their_square() -> None:
-    architecture = DenseNetArchitecture((5,), growth_rate=4, stem_dim=4, stem="conv3x3_s1")
+def test_rematerialization_changes_nothing_and_needs_less_than_half_of_the_memory() -> None:
+    architecture = DenseNetArchitecture((4,), growth_rate=4, stem_dim=4, stem="conv3x3_s1")
     x, key = jnp.asarray(images(8, 16, 16, 3)), jax.random.key(0)
 
     def run(remat: bool) -> tuple[Any, int]:
@@ -71,7 +71,6 @@ def test_rematerialization_changes_nothing_and_its_memory_grows_with_the_layers_
 
     (plain, memory), (found, less) = run(False), run(True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, plain)
-    print("MEM", memory, less, x.size // 3 * 4)
     assert less < 0.5 * memory
 
 

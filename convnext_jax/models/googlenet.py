@@ -66,7 +66,7 @@ class GoogLeNetArchitecture(Architecture):
       auxiliary_dropout: rate of the dropout in these heads, in [0, 1).
     """
 
-    initialization: ClassVar[str] = "fan_in"
+    initialization: ClassVar[str] = "fan_in"  # as in the model that Caffe's authors trained
 
     depths: tuple[int, ...] = (2, 5, 2)
     width: int = 64
