@@ -24,9 +24,13 @@ from convnext_jax.config import (
 )
 from convnext_jax.errors import UserError
 from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.efficientnet import EfficientNetArchitecture
 from convnext_jax.models.googlenet import GoogLeNetArchitecture
 from convnext_jax.models.interface import Architecture
+from convnext_jax.models.mobilenet_v2 import MobileNetV2Architecture
+from convnext_jax.models.preact_resnet import PreActResNetArchitecture
 from convnext_jax.models.registry import INITIALIZATIONS
+from convnext_jax.models.replknet import RepLKNetArchitecture
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.road_steps import road
 from convnext_jax.models.table import MODELS
@@ -283,6 +287,11 @@ def test_everything_but_the_networks_own_fields_is_checked_without_jax():
 FAMILIES: dict[str, Architecture] = {
     "convnext_atto": ConvNeXtArchitecture((1, 1, 1, 1), (8, 8, 16, 16), stem="patch2", kernel_size=3, norm="batch"),
     "resnet18": ResNetArchitecture((1, 2), "basic", width=16, stem="conv3x3_s1"),
+    "resnext29_8x64d": ResNetArchitecture((1, 2), width=16, shortcut="pad", groups=4, width_per_group=8),
+    "preact_resnet164": PreActResNetArchitecture((1, 2), width=8),
+    "mobilenet_v2": MobileNetV2Architecture(0.5, strides=(1, 2, 2)),
+    "efficientnet_b0": EfficientNetArchitecture(0.5, 2.0, (1, 2), momentum=0.2, epsilon=1e-4),
+    "replknet31b": RepLKNetArchitecture((5,), (2,), (8,), stem="stride1", small_kernel=0, merged=True),
     "vit_tiny_patch4": ViTArchitecture(32, 4, 2, patch_size=4, image_size=32, expansion=2),
     "googlenet": GoogLeNetArchitecture((1, 2, 1), auxiliary_heads=False, auxiliary_dropout=0.5),
 }
