@@ -3,6 +3,7 @@
 from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.compact_transformer import CompactTransformerArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.cvt import CvTArchitecture
 from convnext_jax.models.densenet import DenseNetArchitecture
 from convnext_jax.models.efficientnet import EfficientNetArchitecture
 from convnext_jax.models.googlenet import GoogLeNetArchitecture
@@ -15,10 +16,11 @@ from convnext_jax.models.road import RoadArchitecture
 from convnext_jax.models.swin import SwinArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
+from convnext_jax.models.wavemix import WaveMixArchitecture
 
 # With a head of 1,000 classes, to the last parameter; ConvNeXts are published as 3.7, 5.2, 9.05, 15.6, 28.6, 50.2,
 # 88.6, 197.8 and 350.2 million, V2 as 3.7, 5.2, 9.1, 15.6, 28.6, 89, 198 and 660, isotropic as 22, 87 and 306. ResNets
-# and Swin Transformers are torchvision's, and Vision Transformers timm's.
+# and Swin Transformers are torchvision's, Vision Transformers timm's, CvTs those of transformers.
 COUNTS = {
     "convnext_atto": 3_695_520,
     "convnext_femto": 5_217_784,
@@ -80,6 +82,9 @@ COUNTS = {
     "swin_base": 87_768_224,
     "cct_7_7x2": 4_804_521,
     "cct_14_7x2": 22_367_273,
+    "cvt_13": 19_997_480,
+    "cvt_21": 31_622_696,
+    "wavemix_lite_192_16": 12_494_536,
 }
 # The variants for small images, with 10 classes. ViT-Lite-7 and CVT-7/4 are published as 3.72 million, CCT-7/3x1 as
 # 3.76.
@@ -123,6 +128,12 @@ SMALL_COUNTS = {
     "cct_6_3x1": 3_233_803,
     "cct_7_3x1": 3_760_139,
     "cct_7_3x2": 3_853_259,
+    "cvt_13_small_stem": 19_608_650,
+    "cvt_21_small_stem": 31_233_866,
+    "wavemix_lite_64_6": 520_106,
+    "wavemix_lite_144_7": 3_042_550,
+    "wavemix_lite_256_7": 9_602_250,
+    "wavemix_lite_256_12": 16_245_770,
 }
 
 # An instance of each family so small that a test may compile its training step. A ConvNeXt has kernels of 3 pixels:
@@ -147,6 +158,8 @@ ROAD = RoadArchitecture(
 VIT = ViTArchitecture(16, 4, 2, patch_size=4, image_size=16)
 SWIN = SwinArchitecture(8, (2, 1), (2, 2), patch_size=2, window=4, expansion=2)
 COMPACT_TRANSFORMER = CompactTransformerArchitecture(8, 4, 2, image_size=16)
+CVT = CvTArchitecture((1, 1), (4, 8), (1, 2), stem="conv3x3_s2", expansion=2)
+WAVEMIX = WaveMixArchitecture(8, 4)
 FAMILIES: dict[str, Architecture] = {
     "convnext": TINY,
     "resnet": RESNET,
@@ -162,4 +175,6 @@ FAMILIES: dict[str, Architecture] = {
     "swin": SWIN,
     "compact_transformer": COMPACT_TRANSFORMER,
     "road": ROAD,
+    "cvt": CVT,
+    "wavemix": WAVEMIX,
 }

@@ -87,9 +87,9 @@ def depthwise(x: np.ndarray, params: Any) -> np.ndarray:
     return y + params.get("bias", 0.0)
 
 
-def layer_norm(x: np.ndarray, params: Any) -> np.ndarray:
+def layer_norm(x: np.ndarray, params: Any, epsilon: float = 1e-6) -> np.ndarray:
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + 1e-6) * params["scale"] + params["bias"]
+    return (x - mean) / np.sqrt(variance + epsilon) * params["scale"] + params["bias"]
 
 
 def batch_norm(x: np.ndarray, params: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy_layers import depthwise, images, initializer, linear, with_random_weights
 
-from convnext_jax.layers.convolution import Conv, DepthwiseConv, Linear
+from convnext_jax.layers.convolution import Conv, ConvTranspose, DepthwiseConv, Linear
 from convnext_jax.layers.parameters import Role
 from convnext_jax.models.parameters import flat, merge_model, roles_of, split_model
 from convnext_jax.ops.convolution import Padding
@@ -60,6 +60,20 @@ def test_convolution(options: dict) -> None:
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
+# Windows that overlap, that meet, that leave gaps; a size that is no multiple of the stride.
+@pytest.mark.parametrize(("size", "stride", "padding"), [(4, 2, 1), (2, 2, 0), (1, 2, 0), (3, 2, 1), (3, 1, 0)])
+def test_transposed_convolution(size: int, stride: int, padding: int) -> None:
+    layer, params = with_random_weights(ConvTranspose(initializer(), 3, 5, size, stride=stride, padding=padding))
+    x = images(2, 4, 3, 3)
+    height, width = ((side - 1) * stride + size for side in x.shape[1:3])
+    y = np.zeros((2, height, width, 5))
+    for row, column in np.ndindex(4, 3):
+        window = np.einsum("bc,ijdc->bijd", x[:, row, column].astype(np.float64), params["kernel"])
+        y[:, row * stride : row * stride + size, column * stride : column * stride + size] += window
+    y = y[:, padding : height - padding, padding : width - padding] + params["bias"]
+    np.testing.assert_allclose(layer(x), y, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("size", "bias"), [(3, True), (5, False), ((1, 3), True), ((3, 1), True)])
 def test_depthwise_convolution(size: int | tuple[int, int], bias: bool) -> None:
     layer, params = with_random_weights(DepthwiseConv(initializer(), 4, size, bias=bias))
@@ -78,6 +92,7 @@ def test_depthwise_convolution(size: int | tuple[int, int], bias: bool) -> None:
         (lambda init: Conv(init, 4, 8, 3, groups=2), Role.GROUPED),
         (lambda init: Conv(init, 4, 8, 3, role=Role.STEM), Role.STEM),
         (lambda init: DepthwiseConv(init, 4, 3), Role.DEPTHWISE),
+        (lambda init: ConvTranspose(init, 4, 8, 2, stride=2), Role.CONVOLUTION),
     ],
 )
 def test_roles(layer, role: Role) -> None:

@@ -51,6 +51,14 @@ def test_list_models_takes_a_pattern() -> None:
         ("resnext50_32x4d", (4, 8, 16, 32), (256, 512, 1024, 2048)),
         ("vit_tiny_patch16", (16,) * 4, (192,) * 4),
         ("vit_tiny_patch4", (4,) * 4, (192,) * 4),
+        ("swin_tiny", (4, 8, 16, 32), (96, 192, 384, 768)),
+        ("swin_3stage_patch2_window4", (2, 4, 8), (96, 192, 384)),
+        ("vit_lite_6", (4,) * 4, (256,) * 4),
+        ("cct_7_3x2", (4,) * 4, (256,) * 4),
+        ("cvt_13", (4, 8, 16), (64, 192, 384)),
+        ("cvt_13_small_stem", (2, 4, 8), (64, 192, 384)),
+        ("wavemix_lite_64_6", (1,) * 4, (64,) * 4),
+        ("wavemix_lite_192_16", (4,) * 4, (192,) * 4),
     ],
 )
 def test_features_of_an_image_that_is_not_square(name: str, strides: tuple[int, ...], dims: tuple[int, ...]) -> None:

@@ -73,6 +73,11 @@ def test_answers_are_those_of_pytorch(name: str) -> None:
         "vit_tiny_patch4",
         "alexnet_small_stem",
         "vgg16_bn_small",
+        "swin_tiny",
+        "vit_lite_6",
+        "cct_7_3x2",
+        "cvt_13_small_stem",
+        "wavemix_lite_192_16",
     ],
 )
 def test_to_pytorch_and_back_is_the_identity(name: str) -> None:
@@ -89,7 +94,8 @@ def test_to_pytorch_and_back_is_the_identity(name: str) -> None:
         jax.tree.map(np.testing.assert_array_equal, flat(imported.batch_stats), batch_stats)
 
 
-# From `models/convnext.py`, `convnextv2.py`, `convnext_isotropic.py` of the reference, transformers, torchvision, timm.
+# From `models/convnext.py`, `convnextv2.py`, `convnext_isotropic.py` of the reference, transformers, torchvision, timm,
+# microsoft/Swin-Transformer, SHI-Labs/Compact-Transformers, and the package wavemix.
 @pytest.mark.parametrize(
     ("name", "layout", "key", "shape"),
     [
@@ -120,6 +126,26 @@ def test_to_pytorch_and_back_is_the_identity(name: str) -> None:
         ("vit_tiny_patch16", "timm", "pos_embed", (1, 197, 192)),
         ("vit_tiny_patch16", "timm", "blocks.11.attn.qkv.weight", (576, 192)),
         ("vit_tiny_patch16", "timm", "blocks.3.mlp.fc2.bias", (192,)),
+        ("swin_tiny", "torchvision", "features.0.2.weight", (96,)),
+        ("swin_tiny", "torchvision", "features.5.5.attn.relative_position_bias_table", (169, 12)),
+        ("swin_tiny", "torchvision", "features.7.1.mlp.3.weight", (768, 3072)),
+        ("swin_tiny", "torchvision", "features.6.reduction.weight", (768, 1536)),
+        ("swin_tiny", "timm", "layers.3.downsample.norm.weight", (1536,)),
+        ("swin_tiny", "timm", "layers.2.blocks.5.attn.qkv.weight", (1152, 384)),
+        ("swin_tiny", "timm", "head.fc.weight", (13, 768)),
+        ("swin_tiny", "microsoft", "layers.2.downsample.reduction.weight", (768, 1536)),
+        ("swin_tiny", "microsoft", "patch_embed.proj.weight", (96, 3, 4, 4)),
+        ("swin_tiny", "microsoft", "head.weight", (13, 768)),
+        ("vit_lite_7", "SHI-Labs", "classifier.class_emb", (1, 1, 256)),
+        ("vit_lite_7", "SHI-Labs", "classifier.positional_emb", (1, 65, 256)),
+        ("cct_7_3x2", "SHI-Labs", "tokenizer.conv_layers.1.0.weight", (256, 64, 3, 3)),
+        ("cct_7_3x2", "SHI-Labs", "classifier.blocks.6.self_attn.proj.weight", (256, 256)),
+        ("cct_7_3x2", "SHI-Labs", "classifier.attention_pool.weight", (1, 256)),
+        ("cvt_13", "transformers", "cvt.encoder.stages.2.cls_token", (1, 1, 384)),
+        ("cvt_13", "transformers", "cvt.encoder.stages.2.layers.9.output.dense.weight", (384, 1536)),
+        ("wavemix_lite_192_16", "wavemix", "conv.4.running_mean", (192,)),
+        ("wavemix_lite_192_16", "wavemix", "layers.15.feedforward.4.weight", (192, 192, 4, 4)),
+        ("wavemix_lite_192_16", "wavemix", "layers.15.reduction.weight", (48, 192, 1, 1)),
     ],
 )
 def test_names_and_shapes_of_the_layouts(name: str, layout: str, key: str, shape: tuple[int, ...]) -> None:

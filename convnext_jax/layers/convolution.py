@@ -1,5 +1,7 @@
 """Linear layers and convolutions."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -86,6 +88,50 @@ class Conv(nnx.Module):
         """[B,H,W,inputs] -> [B,H',W',outputs]; see `convnext_jax.ops.convolution.conv`."""
         kernel = self.kernel[...].astype(x.dtype)
         return add_bias(conv(x, kernel, stride=self.stride, padding=self.padding, groups=self.groups), self.bias)
+
+
+class ConvTranspose(nnx.Module):
+    """The transpose of a convolution: each pixel adds a window of values to a map that is larger by the stride.
+
+    Args:
+      init: draws the kernel, [size,size,outputs,inputs] as that of the convolution from outputs to inputs.
+      inputs: channels of the map.
+      outputs: channels that they become.
+      size: side of the window, in pixels.
+      stride: distance between windows, in pixels.
+      padding: pixels that are cut off on each side.
+
+    Reference:
+      Zeiler et al., "Deconvolutional Networks", 2010; PyTorch's ``ConvTranspose2d``.
+    """
+
+    def __init__(
+        self, init: Initializer, inputs: int, outputs: int, size: int, *, stride: int, padding: int = 0
+    ) -> None:
+        self.kernel = init.kernel((size, size, outputs, inputs), Role.CONVOLUTION)
+        self.bias = constant(outputs, 0.0, Role.BIAS)
+        self.stride = stride
+        self.padding = padding
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,H,W,inputs] -> [B,H',W',outputs], H' = (H - 1) stride + size - 2 padding."""
+        size, _, outputs, inputs = self.kernel.shape
+        stride, cells = self.stride, -(-size // self.stride)
+        kernel = jnp.pad(self.kernel[...], [(0, cells * stride - size)] * 2 + [(0, 0)] * 2).astype(x.dtype)
+        windows = matmul(x, kernel.reshape(-1, inputs).T).reshape(*x.shape[:3], cells, stride, cells, stride, outputs)
+        # A window covers cells of stride x stride pixels. A cell is the sum of its parts of all windows.
+        rows = functools.reduce(jnp.add, [_shifted(windows[:, :, :, cell], cell, cells, 1) for cell in range(cells)])
+        y = functools.reduce(jnp.add, [_shifted(rows[:, :, :, :, cell], cell, cells, 2) for cell in range(cells)])
+        batch, down, across = y.shape[:3]  # [B,H + cells - 1,W + cells - 1,stride,stride,outputs]
+        y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, down * stride, across * stride, outputs)
+        height, width = ((side - 1) * stride + size - 2 * self.padding for side in x.shape[1:3])
+        first = self.padding
+        return add_bias(y[:, first : first + height, first : first + width], self.bias)
+
+
+def _shifted(x: jax.Array, by: int, cells: int, axis: int) -> jax.Array:
+    """Returns a map with zeros before and after an axis, ``cells - 1`` in all."""
+    return jnp.pad(x, [(by, cells - 1 - by) if axis == number else (0, 0) for number in range(x.ndim)])
 
 
 class DepthwiseConv(nnx.Module):

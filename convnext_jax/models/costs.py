@@ -74,7 +74,7 @@ def summarize(
         rows.append(
             PartCost(
                 name=name,
-                output=output.shape[1:],
+                output=jax.tree.leaves(output)[-1].shape[1:],  # of a class token and a map, the map
                 parameters=sum(size for path, size in sizes.items() if merged.part_of(path) == name),
                 macs=count_macs(functools.partial(apply, name), model.params, x),
                 activation_bytes=activation_bytes(functools.partial(apply_zeros, name), x),
@@ -100,18 +100,18 @@ def count_macs(function: Callable[..., Any], *args: Any) -> int:
     return _macs(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def activation_bytes(function: Callable[[jax.Array], Any], image: jax.ShapeDtypeStruct) -> int:
+def activation_bytes(function: Callable[[Any], Any], image: Any) -> int:
     """Returns the bytes that the backward pass keeps of each image of a batch, as autodiff asks for them.
 
     XLA may need less, if it computes a value again instead of keeping it.
 
     Args:
-      function: of a batch of images or maps [B,...]; it is traced, not run.
-      image: shape [1,...] and dtype.
+      function: of a batch of images or maps [B,...], or of a tree of such; it is traced, not run.
+      image: shape [1,...] and dtype, of each.
     """
 
     def kept(batch: int) -> int:
-        images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
+        images = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), image)
         residuals = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(function, x)[1], images))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in residuals)
 

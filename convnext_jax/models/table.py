@@ -5,6 +5,7 @@ import dataclasses
 from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.compact_transformer import CompactTransformerArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
+from convnext_jax.models.cvt import CvTArchitecture
 from convnext_jax.models.densenet import DenseNetArchitecture
 from convnext_jax.models.efficientnet import EfficientNetArchitecture
 from convnext_jax.models.googlenet import GoogLeNetArchitecture
@@ -18,6 +19,7 @@ from convnext_jax.models.road import RoadArchitecture
 from convnext_jax.models.swin import SwinArchitecture
 from convnext_jax.models.vgg import VGGArchitecture
 from convnext_jax.models.vit import ViTArchitecture
+from convnext_jax.models.wavemix import WaveMixArchitecture
 
 
 def _v1(depths: tuple[int, ...], first: int) -> ConvNeXtArchitecture:
@@ -191,4 +193,17 @@ MODELS: dict[str, Architecture] = {
     # Hassani et al. 2021 (arXiv 2104.05704), table 2: blocks, then the side of a patch, or the side and number of the
     # convolutions. CVT is the Compact Vision Transformer. Those with convolutions of 7 are for 224 px.
     **_compact_transformers(),
+    # Wu et al. 2021 (arXiv 2103.15808), table 2, and the same with a stem for small images.
+    "cvt_13": CvTArchitecture((1, 2, 10)),
+    "cvt_21": CvTArchitecture((1, 4, 16)),
+    "cvt_13_small_stem": CvTArchitecture((1, 2, 10), stem="conv3x3_s2"),
+    "cvt_21_small_stem": CvTArchitecture((1, 4, 16), stem="conv3x3_s2"),
+    # Jeevan et al. 2022 (arXiv 2205.14375): channels and blocks. By pranavphoenix/WaveMix, 64/6 reaches 90% on CIFAR-10
+    # with 520,106 parameters, 144/7 is its example for CIFAR-10, 256/7 the paper's for CIFAR-100 and images of 64 px,
+    # 256/12 is for Tiny ImageNet and 192/16 for ImageNet.
+    "wavemix_lite_64_6": WaveMixArchitecture(64, 6),
+    "wavemix_lite_144_7": WaveMixArchitecture(144, 7),
+    "wavemix_lite_256_7": WaveMixArchitecture(256, 7),
+    "wavemix_lite_256_12": WaveMixArchitecture(256, 12),
+    "wavemix_lite_192_16": WaveMixArchitecture(192, 16, stem="patch4"),
 }

@@ -4,6 +4,7 @@ from torch_networks import (
     alexnet,
     compact_transformer,
     convnext,
+    cvt,
     densenet,
     efficientnet,
     googlenet,
@@ -14,6 +15,7 @@ from torch_networks import (
     swin,
     vgg,
     vit,
+    wavemix,
 )
 from torch_networks.reference import NUM_CLASSES, Reference
 
@@ -22,6 +24,7 @@ __all__ = ["NETWORKS", "NUM_CLASSES", "Reference"]
 _FAMILIES = (
     alexnet,
     convnext,
+    cvt,
     densenet,
     efficientnet,
     googlenet,
@@ -33,5 +36,6 @@ _FAMILIES = (
     swin,
     compact_transformer,
     vit,
+    wavemix,
 )
 NETWORKS: dict[str, Reference] = {name: each for family in _FAMILIES for name, each in family.NETWORKS.items()}
