@@ -19,8 +19,7 @@ from convnext_jax.layers.convolution import Linear
 from convnext_jax.layers.hidden_layers import HiddenLayers
 from convnext_jax.layers.parameters import Role
 from convnext_jax.layers.pooling import MaxPool, max_pool
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
-from convnext_jax.models.torch_names import torch_array_name
+from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
 
 # (side of the window, stride, zeros on each side). "conv11x11_s4" is the paper's, made for 224 px.
 STEMS = {"conv11x11_s4": (11, 4, 2), "conv3x3_s1": (3, 1, 1), "conv3x3_s2": (3, 2, 1)}
@@ -76,7 +75,7 @@ class AlexNetArchitecture(Architecture):
     def torch_name(self, path: str, layout: str) -> str:
         """See `Architecture.torch_name`."""
         place, _, leaf = path.rpartition("/")
-        return torch_array_name(_TORCH_PLACES[place], leaf)
+        return f"{_TORCH_PLACES[place]}.{TORCH_LEAVES[leaf]}"
 
     def flattened_channels(self, path: str) -> int | None:
         """See `Architecture.flattened_channels`."""
@@ -84,14 +83,14 @@ class AlexNetArchitecture(Architecture):
 
 
 _TORCH_PLACES = {
-    "stem/conv": "features/0",
-    "stages/0/blocks/0/conv": "features/3",
-    "stages/1/blocks/0/conv": "features/6",
-    "stages/1/blocks/1/conv": "features/8",
-    "stages/1/blocks/2/conv": "features/10",
-    "hidden/first": "classifier/1",
-    "hidden/second": "classifier/4",
-    "head": "classifier/6",
+    "stem/conv": "features.0",
+    "stages/0/blocks/0/conv": "features.3",
+    "stages/1/blocks/0/conv": "features.6",
+    "stages/1/blocks/1/conv": "features.8",
+    "stages/1/blocks/2/conv": "features.10",
+    "hidden/first": "classifier.1",
+    "hidden/second": "classifier.4",
+    "head": "classifier.6",
 }
 
 

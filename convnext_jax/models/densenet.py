@@ -20,8 +20,7 @@ from convnext_jax.layers.normalization import BatchNorm
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.pooling import average_pool, global_average_pool, max_pool
 from convnext_jax.layers.stochastic import BranchScales, dropout
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
-from convnext_jax.models.torch_names import torch_array_name
+from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
 from convnext_jax.precision import Precision
 
 # (side of the window, stride, whether a norm, a ReLU and a 3x3 max pool with stride 2 follow). "conv7x7_s2_pool" is the
@@ -92,7 +91,7 @@ class DenseNetArchitecture(Architecture):
             place = re.sub(r"/norm$", "/bn", place)
         if layout == "torchvision 0.2":
             place = re.sub(r"(/denselayer\d+/(?:norm|conv))(\d)$", r"\1/\2", place)
-        return torch_array_name(place, leaf)
+        return f"{place.replace('/', '.')}.{TORCH_LEAVES[leaf]}"
 
 
 _TORCHVISION = {

@@ -22,8 +22,7 @@ from convnext_jax.layers.normalization import BatchNorm
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.pooling import MaxPool, adaptive_average_pool, global_average_pool, max_pool
 from convnext_jax.layers.stochastic import BranchScales, dropout
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
-from convnext_jax.models.torch_names import torch_array_name
+from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
 from convnext_jax.precision import Precision
 
 NORMS = ("none", "batch")
@@ -123,7 +122,7 @@ class GoogLeNetArchitecture(Architecture):
             place = f"aux{int(auxiliary[1]) + 1}/{place[auxiliary.end() :]}"
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
-        return torch_array_name(place, leaf)
+        return f"{place.replace('/', '.')}.{TORCH_LEAVES[leaf]}"
 
     def flattened_channels(self, path: str) -> int | None:
         """See `Architecture.flattened_channels`; those of the auxiliary heads."""

@@ -20,8 +20,7 @@ from convnext_jax.layers.normalization import BatchNorm
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.pooling import MaxPool, global_average_pool, max_pool
 from convnext_jax.layers.stochastic import dropout
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
-from convnext_jax.models.torch_names import torch_array_name
+from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
 
 NORMS = ("none", "batch")
 
@@ -81,21 +80,21 @@ class VGGArchitecture(Architecture):
         """See `Architecture.torch_name`; the layers of all stages are numbered through."""
         place, _, leaf = path.rpartition("/")
         if place in _TORCH_CLASSIFIER:
-            return torch_array_name(_TORCH_CLASSIFIER[place] if self.hidden else "classifier", leaf)
+            return f"{_TORCH_CLASSIFIER[place] if self.hidden else 'classifier'}.{TORCH_LEAVES[leaf]}"
         stage, number = 0, 0
         if block := re.match(r"stages/(\d+)/blocks/(\d+)/", place):
             # The first convolution of all is the stem.
             stage, number = int(block[1]), int(block[2]) + (block[1] == "0")
         convolutions = sum(self.depths[:stage]) + number
         index = convolutions * (3 if self.norm == "batch" else 2) + stage + place.endswith("norm")
-        return torch_array_name(f"features/{index}", leaf)
+        return f"features.{index}.{TORCH_LEAVES[leaf]}"
 
     def flattened_channels(self, path: str) -> int | None:
         """See `Architecture.flattened_channels`."""
         return self.dims[-1] if path == "hidden/first/kernel" else None
 
 
-_TORCH_CLASSIFIER = {"hidden/first": "classifier/0", "hidden/second": "classifier/3", "head": "classifier/6"}
+_TORCH_CLASSIFIER = {"hidden/first": "classifier.0", "hidden/second": "classifier.3", "head": "classifier.6"}
 
 
 class VGG(Model):
