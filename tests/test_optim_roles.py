@@ -42,15 +42,16 @@ def test_each_parameter_has_one_role_that_fits_its_place_and_shape(name: str) ->
         assert isinstance(role, Role)
         # Matrices and kernels decay, and positions, scales, biases and norms do not.
         assert role.decays == (leaf.ndim >= 2 and role is not Role.POSITION), path
-        # Muon's are between hidden layers, from more than one channel, and not Swin-MLP's heads.
+        # Muon's are between hidden layers, from and to more than one channel, and not Swin-MLP's heads, the groups of a
+        # convolution, or Swin's table of positions.
         hidden = not path.startswith("stem/") and path.split("/")[-2] != "head"
-        matrix = leaf.ndim >= 2 and leaf.shape[-2] > 1 and "/spatial/" not in path
+        several = ("/spatial/" in path) or ("resnext" in name and path.endswith("conv2/kernel"))
+        matrix = leaf.ndim >= 2 and min(leaf.shape[-2:]) > 1 and not several and "/position/" not in path
         assert role.is_hidden_matrix == (hidden and matrix), path
 
 
-def test_every_role_but_that_of_grouped_kernels_is_found_in_some_network() -> None:
-    found = {role for name in ARCHITECTURES for role in flat(shapes(name).roles).values()}
-    assert found == set(Role) - {Role.GROUPED}
+def test_every_role_is_found_in_some_network() -> None:
+    assert {role for name in ARCHITECTURES for role in flat(shapes(name).roles).values()} == set(Role)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,10 @@ def test_every_role_but_that_of_grouped_kernels_is_found_in_some_network() -> No
         ("vit_tiny_patch4", "stages/0/blocks/0/attention/qkv/kernel", Role.LINEAR),
         ("vit_tiny_patch4", "stem/position", Role.POSITION),
         ("vit_tiny_patch4", "stem/class_token", Role.POSITION),
+        ("swin_tiny", "stages/0/blocks/0/attention/position/table", Role.POSITION),
+        ("cct_7_3x1", "pool/score/kernel", Role.HEAD),
+        ("cvt_13", "stages/2/downsample/class_token", Role.POSITION),
+        ("resnext29_8x64d", "stages/0/blocks/0/conv2/kernel", Role.GROUPED),
     ],
 )
 def test_roles_by_path(name: str, path: str, role: Role) -> None:

@@ -21,6 +21,7 @@ from convnext_jax.layers.pooling import global_average_pool
 from convnext_jax.layers.stochastic import dropout
 from convnext_jax.layers.transformer import TransformerBlock
 from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
+from convnext_jax.models.torch_names import torch_array_name
 from convnext_jax.precision import Precision
 
 EPSILON = 1e-5
@@ -96,15 +97,14 @@ class SwinArchitecture(Architecture):
     def torch_name(self, path: str, layout: str) -> str:
         """See `Architecture.torch_name`."""
         place, _, leaf = path.rpartition("/")
-        if leaf == "table":
-            place, leaf = place.removesuffix("/position"), "relative_position_bias_table"
-        else:
-            leaf = "bias" if leaf == "bias" else "weight"
+        place = place.removesuffix("/position")
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
         for ours, theirs in _torchvision_stages(place) if layout == "torchvision" else _timm_stages(place, layout):
             place = re.sub(ours, theirs, place)
-        return f"{place.replace('/', '.')}.{leaf}"
+        if leaf == "table":
+            return f"{place.replace('/', '.')}.relative_position_bias_table"
+        return torch_array_name(place, leaf)
 
 
 _TORCH_PLACES = {
