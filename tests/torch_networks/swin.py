@@ -44,7 +44,6 @@ NETWORKS |= {
         shapes=_SMALL,
         features=_features,
         recorded=(name, patch) == ("swin_3stage", 2),
-        records_gradient=(name, patch) == ("swin_3stage", 2),
     )
     for name in _SIZES
     for patch in (2, 4)
