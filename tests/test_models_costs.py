@@ -11,8 +11,8 @@ from convnext_jax.models.costs import activation_bytes, count_macs, summarize
 from convnext_jax.ops.convolution import conv
 from convnext_jax.ops.depthwise import depthwise_conv
 
-# 10^9 multiply-adds at 224 pixels with 1,000 classes, as Liu et al. 2022 and Woo et al. 2023 give them, and torchvision
-# for all others.
+# 10^9 multiply-adds at 224 pixels with 1,000 classes, as Liu et al. 2022 and Woo et al. 2023 give them, Hassani et al.
+# 2021 for CCT, and torchvision for all others.
 PUBLISHED = {
     "convnext_tiny": 4.46,
     "convnext_small": 8.69,
@@ -43,6 +43,10 @@ PUBLISHED = {
     "googlenet": 1.498,
     "densenet121": 2.834,
     "densenet161": 7.728,
+    "swin_tiny": 4.491,
+    "swin_small": 8.741,
+    "swin_base": 15.431,
+    "cct_14_7x2": 5.53,
 }
 
 
