@@ -23,8 +23,15 @@ from convnext_jax.layers.parameters import Initializer, Role, constant
 from convnext_jax.layers.pooling import max_pool
 from convnext_jax.layers.positions import resize_positions, sinusoidal_positions
 from convnext_jax.layers.stochastic import BranchScales, add_branch, dropout
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key, even_depths
-from convnext_jax.models.torch_names import torch_array_name
+from convnext_jax.models.interface import (
+    TORCH_LEAVES,
+    Architecture,
+    BuildOptions,
+    Model,
+    Stage,
+    dropout_key,
+    even_depths,
+)
 from convnext_jax.precision import Precision
 
 STAGES = 4  # parts of equal depth, so that `features` returns four maps
@@ -137,7 +144,7 @@ class CompactTransformerArchitecture(Architecture):
             place = f"tokenizer/conv_layers/{int(convolution[1]) + 1}/0"
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
-        return torch_array_name(place, leaf)
+        return f"{place.replace('/', '.')}.{TORCH_LEAVES[leaf]}"
 
     def to_torch(self, path: str, array: np.ndarray, layout: str) -> np.ndarray:
         """See `Architecture.to_torch`; the class token and the positions have axes of a batch."""

@@ -21,8 +21,7 @@ from convnext_jax.layers.convolution import Conv, Linear
 from convnext_jax.layers.normalization import LayerNorm
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.stochastic import BranchScales, add_branch, dropout
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
-from convnext_jax.models.torch_names import torch_array_name
+from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
 from convnext_jax.precision import Precision
 
 EPSILON = 1e-5
@@ -90,7 +89,7 @@ class CvTArchitecture(Architecture):
             return f"{place.removesuffix('/downsample').replace('stages/', 'cvt.encoder.stages.')}.cls_token"
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
-        return torch_array_name(place, leaf)
+        return f"{place.replace('/', '.')}.{TORCH_LEAVES[leaf]}"
 
     def to_torch(self, path: str, array: np.ndarray, layout: str) -> np.ndarray:
         """See `Architecture.to_torch`; the class token has axes of a batch."""

@@ -20,8 +20,7 @@ from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.pooling import global_average_pool
 from convnext_jax.layers.stochastic import dropout
 from convnext_jax.layers.transformer import TransformerBlock
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key
-from convnext_jax.models.torch_names import torch_array_name
+from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
 from convnext_jax.precision import Precision
 
 EPSILON = 1e-5
@@ -104,7 +103,7 @@ class SwinArchitecture(Architecture):
             place = re.sub(ours, theirs, place)
         if leaf == "table":
             return f"{place.replace('/', '.')}.relative_position_bias_table"
-        return torch_array_name(place, leaf)
+        return f"{place.replace('/', '.')}.{TORCH_LEAVES[leaf]}"
 
 
 _TORCH_PLACES = {

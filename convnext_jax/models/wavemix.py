@@ -23,6 +23,7 @@ from convnext_jax.layers.pooling import global_average_pool
 from convnext_jax.layers.stochastic import BranchScales, add_branch, dropout
 from convnext_jax.layers.wavelet import haar_transform
 from convnext_jax.models.interface import (
+    TORCH_LEAVES,
     Architecture,
     BuildOptions,
     Model,
@@ -30,7 +31,6 @@ from convnext_jax.models.interface import (
     dropout_key,
     even_depths,
 )
-from convnext_jax.models.torch_names import torch_array_name
 from convnext_jax.precision import Precision
 
 STAGES = 4  # parts of equal depth, so that `features` returns four maps
@@ -109,7 +109,7 @@ class WaveMixArchitecture(Architecture):
             place = f"conv/{int(convolution[1]) + 1}"
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
-        return torch_array_name(place, leaf)
+        return f"{place.replace('/', '.')}.{TORCH_LEAVES[leaf]}"
 
     def to_torch(self, path: str, array: np.ndarray, layout: str) -> np.ndarray:
         """See `Architecture.to_torch`; the linear layers of the blocks are 1x1 convolutions there."""
