@@ -95,7 +95,7 @@ NETWORKS = {
     "replknet17b_small_stem": Reference(
         build=functools.partial(_build, (17, 17, 15, 7), (1, 1)),
         layout="DingXiaoH",
-        shapes=((1, 32, 32, 3), (1, 16, 24, 3)),
+        shapes=((1, 32, 32, 3),),
         features=lambda model, x: model.maps(x),
         training=(4, 16, 16, 3),
     ),
