@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,13 +26,22 @@ class Failure(Exception):
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns the remedy for a wrong name: the nearest right one, and all of them if they are few.
 
+    Of many, the first of each kind: names are of one kind if they begin alike up to the first digit or underscore.
+
     >>> nearest("adam", ["adamw", "sgd"])
     "did you mean 'adamw'? allowed: adamw, sgd"
+    >>> nearest("x", [f"net{number}" for number in range(40)] + ["other"])
+    'allowed, among 41: net0, other'
     """
     names = list(allowed)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed: {', '.join(names)}" if len(names) <= 30 or not close else hint.strip()
+    if len(names) <= 30:
+        return f"{hint}allowed: {', '.join(names)}"
+    kinds: dict[str, str] = {}
+    for each in names:
+        kinds.setdefault(re.split(r"[\d_]", each, maxsplit=1)[0], each)
+    return hint.strip() or f"allowed, among {len(names)}: {', '.join(kinds.values())}"
 
 
 def check(field: str, value: object, holds: bool, allowed: str) -> None:

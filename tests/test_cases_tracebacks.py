@@ -107,6 +107,11 @@ COMMANDS = (
         {"workdir": A_FOLDER | BUCKET, "--output": NEW_FOLDER},
     ),
     Command(
+        "convnext_jax.tools.compare_networks",
+        ("lenet5",),
+        {"network": NAME, "--json": NEW_FILE, "--picture": NEW_FILE},
+    ),
+    Command(
         "convnext_jax.tools.import_torch",
         ("{tmp}/a.safetensors", "--model", "convnext_atto", "--output", "{tmp}/new"),
         {"WEIGHTS": A_FILE, "--model": NAME, "--output": NEW_FOLDER},
@@ -133,6 +138,11 @@ COMMANDS = (
         "convnext_jax.tools.replay",
         (*WORKDIR, "--step", "1"),
         {"--workdir": A_FOLDER | BUCKET, "--output": NEW_FOLDER | BUCKET, "--data_dir": PATHS, "--step": NAME},
+    ),
+    Command(
+        "convnext_jax.tools.road",
+        ("{tmp}/run", "--picture", "{tmp}/road.png"),
+        {"workdir": A_FOLDER | BUCKET, "--picture": NEW_FILE, "--size": NAME},
     ),
     Command(
         "convnext_jax.tools.soup",
