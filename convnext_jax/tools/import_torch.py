@@ -28,8 +28,8 @@ _UNKNOWN = (0.5, 0.25)
 def main() -> None:
     """The command."""
     parser = command_line.Parser(
-        "Makes weights to start from (config.model.init_from) out of a PyTorch checkpoint: ConvNeXt V1 or V2 in the"
-        "\nlayout of facebookresearch, timm or Hugging Face transformers, ResNet of torchvision or timm, ViT of timm."
+        "Makes weights to start from (config.model.init_from) out of a PyTorch checkpoint. docs/weights.md says whose"
+        "\nnames of weights are known for which networks: those of torchvision, timm or the authors for most of them."
         "\nReading .pth needs torch to be installed; .safetensors does not."
     )
     parser.add_argument("weights", type=local_path, metavar="WEIGHTS", help="a .safetensors or .pth file")
