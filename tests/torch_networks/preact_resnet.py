@@ -30,7 +30,7 @@ NETWORKS = {
     f"preact_resnet{depth}": Reference(
         build=functools.partial(_build, depth),
         layout="pytorchcv",
-        shapes=((1, 32, 32, 3),) if depth == 164 else ((1, 4, 4, 3),),
+        shapes=((1, 32, 32, 3),) if depth == 164 else ((1, 8, 8, 3),),
         features=_features,
         training=(8, 32, 32, 3) if depth == 164 else None,
         recorded=depth == 164,

@@ -83,7 +83,7 @@ def _features(model: Any, x: Any) -> list[Any]:
 # sign, which changes the gradient by 1e-3, and the more so the larger the network. At these shapes none is.
 _LARGE = ((1, 224, 224, 3), (1, 160, 96, 3), (1, 64, 96, 3))
 _SHAPES = {"resnet18": _LARGE, "resnet34": _LARGE, "resnet50": _LARGE, "resnet101": _LARGE[1:]}
-_SHAPES |= {"resnext50_32x4d": (*_LARGE[:1], (1, 96, 96, 3), (1, 64, 64, 3))}
+_SHAPES |= {"resnext50_32x4d": ((1, 160, 96, 3), (1, 96, 96, 3), (1, 64, 64, 3))}
 _SHAPES |= dict.fromkeys(("resnet152", "resnet200", "resnext101_32x8d"), _LARGE[2:])
 _SMALL_STEM_SHAPES = ((1, 32, 32, 3), (1, 24, 40, 3))
 _TRAINING = {
