@@ -1,7 +1,8 @@
 """What PyTorch's networks answer with random weights, recorded for tests that run without torch.
 
 ``python tests/torch_reference.py [NAME ...]`` compares every network of `torch_networks`, or those named, with ours, at
-several image sizes, and updates ``torch_networks/records``. It needs torch, torchvision and timm, and some minutes.
+several image sizes, and updates ``torch_networks/records``. It needs torch, torchvision, timm,
+transformers, pytorchcv, PyWavelets and wavemix, and hours for all.
 """
 
 import copy
