@@ -16,7 +16,7 @@ from convnext_jax.tools import road as command
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["road", "--image_size", "64", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["road", *map(str, arguments)])
     command.main()
 
 
@@ -41,7 +41,7 @@ def test_the_table_has_every_step_in_order(monkeypatch: pytest.MonkeyPatch, caps
 def test_runs_have_their_figures_and_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    networks = road(small_images=True)
+    networks = road()
     folders = [
         run(tmp_path / "resnet", log(0.1, 0.25), settings(networks["resnet"])),
         run(tmp_path / "gelu0", log(0.2, 0.5), settings(networks["gelu"])),
@@ -50,7 +50,7 @@ def test_runs_have_their_figures_and_a_picture(
         run(tmp_path / "now", log(0.2, 0.9), settings(networks["inverted"]), finished=False),
         run(tmp_path / "other", log(0.2, 0.9), settings(MODELS["resnet18"], "resnet18")),
     ]
-    call(monkeypatch, *folders, "--small_images", "--picture", tmp_path / "road.png")
+    call(monkeypatch, *folders, "--picture", tmp_path / "road.png")
     said = capsys.readouterr()
     table = rows(said.out)
     assert table["resnet"][-1] == "25.00%" and table["gelu"][-1] == "50.00% 52.00%"

@@ -121,8 +121,8 @@ def wrong_type(path: str, value: object, kind: type, optional: bool) -> str:
 def own_field_kinds(model: str) -> dict[str, type]:
     """Returns the types of the fields that the family of a named model owns; imports JAX.
 
-    >>> own_field_kinds("resnet18")
-    {'depths': <class 'tuple'>, 'block': <class 'str'>, 'width': <class 'int'>, 'stem': <class 'str'>}
+    >>> own_field_kinds("lenet5")
+    {'dims': <class 'tuple'>, 'hidden': <class 'int'>}
 
     Raises:
       UserError: there is no such model.

@@ -84,6 +84,22 @@ def summarize(
     return rows
 
 
+@functools.cache
+def parameters_and_macs(architecture: Architecture, height: int, width: int, num_classes: int) -> tuple[int, int]:
+    """Returns the number of parameters and the multiply-adds for one image with three channels, in one trace.
+
+    Raises:
+      UserError: the image is too small for the model.
+    """
+    architecture.check_image_size(height, width)
+    model = abstract_model(lambda: create_model(architecture, num_classes=num_classes))
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    macs = count_macs(
+        lambda params, stats, x: merge_model(model.definition, params, stats)(x), model.params, model.batch_stats, image
+    )
+    return sum(leaf.size for leaf in flat(model.params).values()), macs
+
+
 def count_macs(function: Callable[..., Any], *args: Any) -> int:
     """Returns the multiply-adds of the convolutions and matrix products of a function, those of loops each time.
 

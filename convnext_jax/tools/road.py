@@ -62,14 +62,13 @@ class Row:
 
 
 def _rows(arguments: argparse.Namespace) -> list[Row]:
-    from convnext_jax.models.costs import summarize  # JAX takes seconds to import
+    from convnext_jax.models.costs import parameters_and_macs  # JAX takes seconds to import
     from convnext_jax.models.road_steps import STEPS, road
 
     steps, rows = road(arguments.size, small_images=arguments.small_images), []
     side = arguments.image_size
     for step in STEPS:
-        parts = summarize(steps[step.name], height=side, width=side, num_classes=arguments.num_classes)
-        rows.append(Row(step, sum(part.parameters for part in parts), sum(part.macs for part in parts)))
+        rows.append(Row(step, *parameters_and_macs(steps[step.name], side, side, arguments.num_classes)))
     return rows
 
 
