@@ -38,10 +38,12 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(names) <= 30:
         return f"{hint}allowed: {', '.join(names)}"
+    if close:
+        return hint.strip()
     kinds: dict[str, str] = {}
     for each in names:
         kinds.setdefault(re.split(r"[\d_]", each, maxsplit=1)[0], each)
-    return hint.strip() or f"allowed, among {len(names)}: {', '.join(kinds.values())}"
+    return f"allowed, among {len(names)}: {', '.join(kinds.values())}"
 
 
 def check(field: str, value: object, holds: bool, allowed: str) -> None:

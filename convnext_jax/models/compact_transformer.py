@@ -31,6 +31,7 @@ from convnext_jax.models.interface import (
     Stage,
     dropout_key,
     even_depths,
+    number_blocks,
 )
 from convnext_jax.precision import Precision
 
@@ -137,10 +138,8 @@ class CompactTransformerArchitecture(Architecture):
         if path in _TORCH_TOKENS:
             return _TORCH_TOKENS[path]
         place, _, leaf = path.rpartition("/")
-        if block := re.match(r"stages/(\d+)/blocks/(\d+)/", place):
-            before = sum(even_depths(self.depth, STAGES)[: int(block[1])])
-            place = f"classifier/blocks/{before + int(block[2])}/{place[block.end() :]}"
-        elif convolution := re.match(r"stem/more/(\d+)", place):
+        place = number_blocks(place, even_depths(self.depth, STAGES), "classifier/blocks")
+        if convolution := re.match(r"stem/more/(\d+)", place):
             place = f"tokenizer/conv_layers/{int(convolution[1]) + 1}/0"
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)

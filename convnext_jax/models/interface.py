@@ -8,6 +8,7 @@ import abc
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -393,3 +394,19 @@ def even_depths(depth: int, stages: int) -> list[int]:
     [1, 2, 2, 2]
     """
     return [depth * (index + 1) // stages - depth * index // stages for index in range(stages)]
+
+
+def number_blocks(place: str, depths: Sequence[int], name: str) -> str:
+    """Returns a path whose block is counted from the first of the network, and not from the first of its stage.
+
+    >>> number_blocks("stages/2/blocks/1/expand", [1, 2, 2, 2], "layers")
+    'layers/4/expand'
+
+    Args:
+      place: a path; one that is in no block stays as it is.
+      depths: blocks of each stage.
+      name: what stands before the number.
+    """
+    return re.sub(
+        r"^stages/(\d+)/blocks/(\d+)", lambda block: f"{name}/{sum(depths[: int(block[1])]) + int(block[2])}", place
+    )

@@ -20,7 +20,15 @@ from convnext_jax.layers.parameters import Initializer, Role, constant
 from convnext_jax.layers.positions import resize_positions
 from convnext_jax.layers.stochastic import dropout
 from convnext_jax.layers.transformer import TransformerBlock
-from convnext_jax.models.interface import Architecture, BuildOptions, Model, Stage, dropout_key, even_depths
+from convnext_jax.models.interface import (
+    Architecture,
+    BuildOptions,
+    Model,
+    Stage,
+    dropout_key,
+    even_depths,
+    number_blocks,
+)
 from convnext_jax.precision import Precision
 
 STAGES = 4  # parts of equal depth, so that `features` returns four maps
@@ -86,9 +94,7 @@ class ViTArchitecture(Architecture):
         if path in _TORCH_TOKENS:
             return _TORCH_TOKENS[path]
         place, _, leaf = path.rpartition("/")
-        if block := re.match(r"stages/(\d+)/blocks/(\d+)/", place):
-            before = sum(even_depths(self.depth, STAGES)[: int(block[1])])
-            place = f"blocks/{before + int(block[2])}/{place[block.end() :]}"
+        place = number_blocks(place, even_depths(self.depth, STAGES), "blocks")
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)
         return f"{place.replace('/', '.')}.{'bias' if leaf == 'bias' else 'weight'}"

@@ -30,6 +30,7 @@ from convnext_jax.models.interface import (
     Stage,
     dropout_key,
     even_depths,
+    number_blocks,
 )
 from convnext_jax.precision import Precision
 
@@ -102,10 +103,8 @@ class WaveMixArchitecture(Architecture):
     def torch_name(self, path: str, layout: str) -> str:
         """See `Architecture.torch_name`."""
         place, _, leaf = path.rpartition("/")
-        if block := re.match(r"stages/(\d+)/blocks/(\d+)/", place):
-            before = sum(even_depths(self.depth, STAGES)[: int(block[1])])
-            place = f"layers/{before + int(block[2])}/{place[block.end() :]}"
-        elif convolution := re.match(r"stem/more/(\d+)", place):
+        place = number_blocks(place, even_depths(self.depth, STAGES), "layers")
+        if convolution := re.match(r"stem/more/(\d+)", place):
             place = f"conv/{int(convolution[1]) + 1}"
         for ours, theirs in _TORCH_PLACES.items():
             place = re.sub(ours, theirs, place)

@@ -17,9 +17,10 @@ def cost_chart(points: Mapping[str, tuple[float, float]], title: str) -> Figure:
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.add_subplot()
     colors = light_series()
-    families = list(dict.fromkeys(name.partition("_")[0].rstrip("0123456789") for name in points))
+    family = {name: name.partition("_")[0].rstrip("0123456789") for name in points}
+    families = list(dict.fromkeys(family.values()))
     for name, (milliseconds, macs) in points.items():
-        color = colors[families.index(name.partition("_")[0].rstrip("0123456789")) % len(colors)]
+        color = colors[families.index(family[name]) % len(colors)]
         axes.plot(milliseconds, macs, "o", color=color, markersize=5)
         axes.annotate(name, (milliseconds, macs), xytext=(4, 3), textcoords="offset points", fontsize=7, color=color)
     axes.set_xscale("log")
