@@ -37,6 +37,8 @@ CASES = {
     "window on one pixel": Case((1, 1), (3, 3), stride=2, padding=((1, 1), (1, 1))),
     "flat window": Case((5, 7), (1, 3), padding=((0, 0), (1, 1))),
     "stride beyond the window": Case((9, 10), (2, 2), stride=3),
+    "many channels, few pixels": Case((4, 3), (3, 3), (40, 5), padding=((1, 1), (1, 1))),
+    "many channels, few pixels, stride 2": Case((5, 4), (3, 3), (40, 5), stride=2, padding=((0, 1), (1, 1))),
     "many channels": Case((5, 6), (3, 3), (40, 5), padding=((1, 1), (1, 1))),
     "many channels, asymmetric": Case((9, 6), (3, 3), (40, 5), stride=2, padding=((0, 1), (2, 1))),
     "two groups": Case((5, 6), (3, 3), (4, 6), padding=((1, 1), (1, 1)), groups=2),

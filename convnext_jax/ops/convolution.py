@@ -4,12 +4,10 @@ The gradients of XLA's convolutions with few channels or with stride 2 are slow 
 fast everywhere.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
-from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv
+from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv, window_conv
 from convnext_jax.ops.grouped_convolution import grouped_conv
 from convnext_jax.ops.matmul import matmul
 
@@ -56,9 +54,9 @@ def conv(
         return _merge_patches(x, kernel)
     if groups == 1 and unpadded and height == width == 1:
         return matmul(x[:, ::stride, ::stride], kernel[0, 0])
-    if groups == 1 and height * width * inputs <= _WINDOW_VALUES:
-        return _conv_windows(x, kernel, stride, padding)
     window = Window(stride, padding)
+    if groups == 1 and height * width * inputs <= _WINDOW_VALUES:
+        return window_conv(window, x, kernel)
     return dense_conv(window, x, kernel) if groups == 1 else grouped_conv(window, groups, x, kernel)
 
 
@@ -70,13 +68,3 @@ def _merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x = x[:, : rows * size, : columns * size]
     x = x.reshape(batch, rows, size, columns, size, channels).transpose(0, 1, 3, 2, 4, 5)
     return matmul(x.reshape(batch, rows, columns, -1), kernel.reshape(-1, kernel.shape[-1]))
-
-
-def _conv_windows(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Writes each window out as a row, so that the convolution is one product."""
-    height, width = kernel.shape[:2]
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    rows = (x.shape[1] - height) // stride * stride + 1
-    columns = (x.shape[2] - width) // stride * stride + 1
-    windows = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(height) for j in range(width)]
-    return matmul(jnp.concatenate(windows, axis=-1), kernel.reshape(math.prod(kernel.shape[:-1]), -1))
