@@ -129,7 +129,7 @@ def test_a_step_changes_what_it_says_and_nothing_else() -> None:
     assert networks["gelu"]["kernel_size"] == 7
 
 
-@pytest.mark.parametrize("size", ["tiny", "base"])
+@pytest.mark.parametrize("size", ["tiny", "base", "quarter"])
 def test_a_network_knows_which_step_it_is(size: str) -> None:
     for small_images in (False, True):
         networks = road(size, small_images=small_images)

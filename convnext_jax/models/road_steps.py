@@ -62,16 +62,27 @@ STEPS = (
         4.5,
     ),
 )
-# What the steps change that depend on the size of the road.
-SIZES: dict[str, dict[str, dict[str, Any]]] = {
-    "tiny": {
-        "stage_ratio": {"depths": (3, 3, 9, 3)},
-        "width": {"width": 96},
-    },
-    "base": {
-        "stage_ratio": {"depths": (3, 3, 27, 3)},
-        "width": {"width": 128},
-    },
+@dataclasses.dataclass(frozen=True)
+class Road:
+    """A road of one size.
+
+    Attributes:
+      network: the name of its first network.
+      changes: what its steps change that depends on the size, by step.
+    """
+
+    network: str
+    changes: Mapping[str, Mapping[str, Any]]
+
+
+ROADS = {
+    "tiny": Road("road_tiny", {"stage_ratio": {"depths": (3, 3, 9, 3)}, "width": {"width": 96}}),
+    "base": Road("road_base", {"stage_ratio": {"depths": (3, 3, 27, 3)}, "width": {"width": 128}}),
+    # A quarter of the small road's width, for trials on a CPU.
+    "quarter": Road(
+        "road_tiny",
+        {"resnet": {"width": 16}, "stage_ratio": {"depths": (3, 3, 9, 3)}, "width": {"width": 24}},
+    ),
 }
 
 
@@ -82,23 +93,24 @@ def road(size: str = "tiny", *, small_images: bool = False) -> dict[str, RoadArc
     'gelu'
 
     Args:
-      size: "tiny" goes from ResNet-50 to ConvNeXt-T, "base" from ResNet-200 to ConvNeXt-B.
+      size: "tiny" goes from ResNet-50 to ConvNeXt-T, "base" from ResNet-200 to ConvNeXt-B; "quarter"
+        is the first with a quarter of its channels.
       small_images: whether the stems are for images of 32 or 64 pixels, a 3x3 convolution with stride 2 and patches of
         2x2 pixels, instead of those of the paper for 224.
 
     Raises:
       UserError: an unknown size.
     """
-    if size not in SIZES:
-        raise UserError(f"unknown road {size!r}: {nearest(size, SIZES)}")
+    if size not in ROADS:
+        raise UserError(f"unknown road {size!r}: {nearest(size, ROADS)}")
     stems = ("conv3x3_s2", "patch2") if small_images else ("conv7x7_s2_pool", "patch4")
-    by_size = SIZES[size]
+    by_size = ROADS[size].changes
     steps: dict[str, RoadArchitecture] = {}
-    network: Any = named_architecture(f"road_{size}", {"stem": stems[0]})
+    network: Any = named_architecture(ROADS[size].network, {"stem": stems[0]})
     for step in STEPS:
         before = steps[step.after] if step.after else network
         stem = {"stem": stems[1]} if step.name == "patchify" else {}
-        network = dataclasses.replace(before, **(dict(step.changes) | by_size.get(step.name, {}) | stem))
+        network = dataclasses.replace(before, **({**step.changes, **by_size.get(step.name, {}), **stem}))
         steps[step.name] = network
     return steps
 
@@ -111,7 +123,7 @@ def step_of(architecture: object) -> str | None:
     """
     if not isinstance(architecture, RoadArchitecture):
         return None
-    for size in SIZES:
+    for size in ROADS:
         for name, network in road(size).items():
             patches = architecture.stem.startswith("patch") == network.stem.startswith("patch")
             if patches and dataclasses.replace(architecture, stem=network.stem) == network:

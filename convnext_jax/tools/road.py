@@ -24,7 +24,8 @@ def main() -> None:
         "left out, with the reason.",
     )
     parser.add_argument("workdir", nargs="*", type=to_path, help="workdirs of train.py, finished")
-    parser.add_argument("--size", choices=("tiny", "base"), default="tiny", help="ConvNeXt-T's road, or ConvNeXt-B's")
+    sizes = "ConvNeXt-T's road, ConvNeXt-B's, or the first with a quarter of the channels (default: tiny)"
+    parser.add_argument("--size", choices=("tiny", "base", "quarter"), default="tiny", help=sizes)
     parser.add_argument("--image_size", type=int, metavar="PIXELS", help="(default: 224; 32 with --small_images)")
     parser.add_argument("--num_classes", type=int, metavar="N", default=1000, help="(default: 1000)")
     parser.add_argument("--small_images", action="store_true", help="with the stems for small images")

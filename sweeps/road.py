@@ -1,0 +1,32 @@
+"""The road from ResNet to ConvNeXt on CIFAR-100, with a quarter of the channels, for two cores.
+
+    python -m convnext_jax.tools.sweep sweeps/road.py --workdir runs/road
+    python -m convnext_jax.tools.road runs/road/* --size quarter --small_images
+
+Each step is trained for four epochs on nine tenths of the training images and evaluated on the other tenth, the first
+and the last with three seeds. For the results see docs/models.md.
+"""
+
+from convnext_jax.models.road_steps import road
+
+BASE = "configs/papers/road.py:quarter/resnet"
+
+SHORT = {
+    "data.validation_fraction": 0.1,
+    "model.drop_path": 0.0,
+    "augment.policy": "none",
+    "augment.mixup_alpha": 0.0,
+    "augment.cutmix_alpha": 0.0,
+    "optim.warmup_epochs": 0.5,
+    "run.epochs": 4,
+    "run.eval_every_epochs": 1,
+}
+
+
+def _network(step: str) -> dict[str, object]:
+    return {f"model.{field}": value for field, value in vars(road("quarter", small_images=True)[step]).items()}
+
+
+STEPS = list(road("quarter", small_images=True))
+POINTS = [SHORT | _network(step) for step in STEPS]
+POINTS += [SHORT | _network(step) | {"run.seed": seed} for seed in (1, 2) for step in (STEPS[0], STEPS[-1])]
