@@ -73,7 +73,7 @@ def _train(experiment: Experiment, workdir: Path, *, extend: bool) -> None:
 
     start_jax()
     keep_compiled_programs()
-    mesh = make_mesh()
+    mesh = make_mesh(fsdp=experiment.run.fsdp)
     try:
         with StepCompiler() as compiler:
             if experiment.run.seeds > 1:

@@ -23,7 +23,7 @@ def predict(name: str = "convnext", *, devices: int = 1, batch_size: int | None 
     sharding = Sharding(make_mesh(jax.devices()[:devices]))
     definition, params, batch_stats = split_model(MODELS[name])
     forward = Forward(definition, Normalization((0.5,) * 3, (0.25,) * 3), None, sharding, tta)
-    params, batch_stats = jax.device_put((params, batch_stats), sharding.state)
+    params, batch_stats = jax.device_put((params, batch_stats), sharding.replicated)
     return Predictor(forward, batch_size)(params, batch_stats, options.pop("images", IMAGES), **options)
 
 

@@ -68,7 +68,7 @@ def test_it_is_the_mean_of_the_last_checkpoints(workdir: Path):
     sharding = Sharding(make_mesh())
     figures = evaluate_split(
         definition,
-        jax.device_put(expected, sharding.state),
+        jax.device_put(expected, sharding.replicated),
         {},
         put_split(DATASET.test, sharding),
         task=Classification(NUM_CLASSES),

@@ -23,7 +23,7 @@ def evaluate(name: str, batch_size: int, devices: int) -> dict[str, float]:
     definition, params, batch_stats = split_model(MODELS[name])
     return evaluate_split(
         definition,
-        *jax.device_put((params, batch_stats), sharding.state),
+        *jax.device_put((params, batch_stats), sharding.replicated),
         put_split(DATASET.test, sharding),
         task=Classification(NUM_CLASSES),
         normalization=Normalization((0.5,) * 3, (0.25,) * 3),

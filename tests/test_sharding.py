@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from convnext_jax.errors import UserError
-from convnext_jax.sharding import Sharding, abstract, make_mesh
+from convnext_jax.models.parameters import abstract_model
+from convnext_jax.models.registry import create_model
+from convnext_jax.sharding import Sharding, abstract, make_mesh, put
 
 
 def test_a_mesh_is_over_all_devices_or_the_given_ones() -> None:
     assert Sharding(make_mesh()).num_devices == 8
     mesh = make_mesh(jax.devices()[2:5])
-    assert list(mesh.devices) == jax.devices()[2:5] and mesh.axis_names == ("data",)
+    assert list(mesh.devices.flat) == jax.devices()[2:5] and dict(mesh.shape) == {"data": 3, "fsdp": 1}
+    assert dict(make_mesh(fsdp=4).shape) == {"data": 2, "fsdp": 4}
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_refused() -> None:
+    with pytest.raises(UserError, match=r"config\.run\.fsdp=3 does not divide the 8 devices; choose from 1, 2, 4, 8"):
+        make_mesh(fsdp=3)
 
 
 def test_a_batch_is_split_and_all_else_is_whole_on_each_device() -> None:
@@ -20,9 +28,38 @@ def test_a_batch_is_split_and_all_else_is_whole_on_each_device() -> None:
     parts = jax.device_put(x, sharding.batch).addressable_shards
     np.testing.assert_array_equal(np.concatenate([part.data for part in parts]), x)
     assert [part.data.shape for part in parts] == [(2, 3)] * 4
-    for whole in (sharding.replicated, sharding.state):
+    for whole in (sharding.replicated, sharding.state(x)):
         for part in jax.device_put(x, whole).addressable_shards:
             np.testing.assert_array_equal(part.data, x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        ((768, 3072), (768, 768)),  # the longest axis
+        ((3072, 768), (768, 768)),
+        ((7, 7, 1, 768), (7, 7, 1, 192)),
+        ((768, 101), (192, 101)),  # the longest that four devices divide
+        ((301, 301), (301, 301)),  # none
+        ((768,), (768,)),  # too small to be worth it
+        ((), ()),
+    ],
+)
+def test_large_arrays_of_the_state_are_split_over_fsdp(shape: tuple[int, ...], part: tuple[int, ...]) -> None:
+    sharding = Sharding(make_mesh(fsdp=4))
+    array = np.arange(float(np.prod(shape))).reshape(shape)
+    placed = put({"x": array}, sharding.state({"x": array}))["x"]
+    assert {shard.data.shape for shard in placed.addressable_shards} == {part}
+    np.testing.assert_array_equal(placed, array)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnext_xlarge", "vit_base_patch16", "resnet50", "swin_base"])
+def test_almost_all_of_a_network_is_split(name: str) -> None:
+    params = abstract_model(lambda: create_model(name, num_classes=1000)).params
+    sharding, whole, split = Sharding(make_mesh(fsdp=8)), 0, 0
+    for leaf, where in zip(jax.tree.leaves(params), jax.tree.leaves(sharding.state(params)), strict=True):
+        whole, split = whole + leaf.size, split + np.prod(where.shard_shape(leaf.shape))
+    assert whole / 8 <= split < 1.15 * whole / 8
 
 
 def test_abstract_arrays_have_the_sharding_that_they_shall_have() -> None:

@@ -92,7 +92,7 @@ def test_all_items_come_back(directory: Path):
 
 
 def test_parameters_alone_come_back_on_other_devices(directory: Path):
-    sharding = Sharding(make_mesh()).state
+    sharding = Sharding(make_mesh()).replicated
     with Checkpoints(directory, read_only=True) as checkpoints:
         restored = checkpoints.restore(20, {"params": abstract(items_at(0)["params"], sharding), "batch_stats": {}})
     kernel = restored["params"]["layer"]["kernel"]

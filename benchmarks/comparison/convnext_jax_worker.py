@@ -37,7 +37,7 @@ class ConvNextJax:
         model = abstract_model(
             lambda: create_model(case.model, num_classes=case.num_classes, stem=case.stem, dtype=self.dtype)
         )
-        params = jax.device_put(nested(job.weights("flat")), sharding.state)
+        params = jax.device_put(nested(job.weights("flat")), sharding.replicated)
         pixels, labels = job.array("pixels"), job.array("labels")
         # No warmup and no label smoothing, since the other systems have neither.
         optim = OptimConfig(learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, label_smoothing=0.0)
@@ -53,7 +53,7 @@ class ConvNextJax:
             source=ResidentSource(split, seed=0, batch_size=case.batch_size, sharding=sharding),
             sharding=sharding,
         )
-        self.state = jax.device_put(init_state(params, self.spec.optimizer), sharding.state)
+        self.state = jax.device_put(init_state(params, self.spec.optimizer), sharding.replicated)
         self.seed = jax.device_put(jnp.uint32(0), sharding.replicated)
         indices = np.arange(case.batch_size, dtype=np.int32)
         pixels, labels, indices = jax.device_put((pixels, labels, indices), sharding.batch)

@@ -5,7 +5,8 @@
 
 STEP is, in order, resnet, stage_ratio, patchify, depthwise, width, inverted, moved_up, kernel5, kernel7, kernel9,
 kernel11, gelu, one_activation, one_norm, layer_norm or separate_downsampling, on the way from ResNet-50 to ConvNeXt-T.
-base/STEP is the same on the way from ResNet-200 to ConvNeXt-B, quarter/STEP on the first way with a quarter of the channels. Without an argument it is the last step.
+base/STEP is the same on the way from ResNet-200 to ConvNeXt-B, quarter/STEP on the first way with a quarter of the
+channels. Without an argument it is the last step.
 
 The stems are those for small images: a 3x3 convolution with stride 2, and patches of 2x2 pixels. The recipe is the same
 for each step, that of configs/cifar100.py with less drop path. The paper's figures are of ImageNet

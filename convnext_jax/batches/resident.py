@@ -12,7 +12,7 @@ import numpy as np
 from convnext_jax.batches.order import EpochOrders
 from convnext_jax.batches.source import Batch
 from convnext_jax.data.dataset import Split
-from convnext_jax.sharding import Sharding, abstract
+from convnext_jax.sharding import Sharding, abstract, put
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("rows", "labels"), meta_fields=("image_shape",))
@@ -115,7 +115,7 @@ class ResidentSource:
         """See `BatchSource.feed`."""
         del num_steps
         epoch, position = divmod(first_step, self.steps_per_epoch)
-        numbers = jax.device_put((np.int32(epoch), np.int32(position)), self._sharding.replicated)
+        numbers = put((np.int32(epoch), np.int32(position)), self._sharding.replicated)
         return ResidentFeed(self.split, self._orders.order(epoch), *numbers)
 
     def batch(self, feed: ResidentFeed, index: jax.Array) -> Batch:

@@ -67,6 +67,7 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("run", "keep_best"): (0, 10**6, True),
     ("run", "rollbacks"): (1, 100, True),
     ("run", "rollback_factor"): (0, 1, False),
+    ("run", "fsdp"): (1, 2**20, True),
     ("run", "steps_per_dispatch"): (1, 10**6, True),
 }
 _POSITIVE = (

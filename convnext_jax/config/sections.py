@@ -208,6 +208,8 @@ class RunConfig:
         the latest checkpoint with a lower learning rate.
       rollbacks: how often it may do so in a run.
       rollback_factor: by which the learning rate is multiplied each time, in (0, 1).
+      fsdp: devices that share one copy of the parameters, their average and the optimizer's state, for networks that do
+        not fit on one device; divides the number of devices.
       steps_per_dispatch: the most training steps that run on the device in one call, 512 at most. Changes no figure.
     """
 
@@ -226,6 +228,7 @@ class RunConfig:
     on_divergence: str = "stop"
     rollbacks: int = 3
     rollback_factor: float = 0.5
+    fsdp: int = 1
     steps_per_dispatch: int = 20
 
     @property

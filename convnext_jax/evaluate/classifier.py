@@ -203,7 +203,7 @@ def _of_weights(directory: Path, image_size: int | None, batch_size: int) -> Cla
     sharding = Sharding(make_mesh())
     return Classifier(
         Forward(definition, Normalization(folder.mean, folder.std), None, sharding),
-        *jax.device_put((params, batch_stats), sharding.state),
+        *jax.device_put((params, batch_stats), sharding.replicated),
         classes=folder.class_names,
         preprocess=Preprocessing(image_size, image_size, folder.mean, folder.std),
         batch_size=batch_size,

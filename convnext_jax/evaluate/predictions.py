@@ -136,7 +136,7 @@ class Predictor:
     def _compile(self, params: Any, batch_stats: Any, shape: tuple[int, ...]) -> jax.stages.Compiled:
         sharding = self.forward.sharding
         images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding.batch)
-        like = abstract((params, batch_stats), sharding.state)
+        like = abstract((params, batch_stats), sharding.replicated)
         return jax.jit(self.forward, out_shardings=sharding.batch).lower(*like, images).compile()
 
 

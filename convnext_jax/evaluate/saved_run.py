@@ -92,7 +92,7 @@ class SavedRun:
         """Returns the parameters and the running statistics of a checkpoint, or with ``ema`` their moving averages."""
         self.check_weights(weights)
         names = {"raw": ("params", "batch_stats"), "ema": ("ema", "ema_batch_stats")}[weights]
-        like = abstract((self.model.params, self.model.batch_stats), self.sharding.state)
+        like = abstract((self.model.params, self.model.batch_stats), self.sharding.replicated)
         with self.checkpoints() as checkpoints:
             checkpoints.verify(step)
             try:

@@ -61,7 +61,7 @@ def make_soup(
         )
     steps = _last_steps(run, last)
     params = jax.tree.map(lambda total: (total / last).astype(np.float32), _sum_of_params(run, steps))
-    on_devices = jax.device_put(params, run.sharding.state)
+    on_devices = jax.device_put(params, run.sharding.replicated)
     dataset = data.load(run.experiment.data)
     run.check_same_data(dataset)
     selection = Selection(weights="soup", split=split or dataset.evaluated[0], data_dir=data_dir)

@@ -24,7 +24,6 @@ def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
       Chen et al., `Training Deep Nets with Sublinear Memory Cost <https://arxiv.org/abs/1604.06174>`_, 2016.
     """
 
-    @unfused_on_cpu
     def gradients(arguments: tuple[Any, ...], grads: Any) -> tuple[Any, ...]:
         # For the platforms that have no such call.
         arguments, grads = jax.lax.optimization_barrier((arguments, grads))
@@ -35,7 +34,7 @@ def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments), arguments
 
     call = jax.custom_vjp(function)
-    call.defvjp(forward, gradients)
+    call.defvjp(forward, unfused_on_cpu(gradients, on_several=True))
     return call
 
 

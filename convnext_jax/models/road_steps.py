@@ -62,6 +62,8 @@ STEPS = (
         4.5,
     ),
 )
+
+
 @dataclasses.dataclass(frozen=True)
 class Road:
     """A road of one size.

@@ -5,7 +5,6 @@ fast everywhere.
 """
 
 import jax
-import jax.numpy as jnp
 
 from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv, window_conv
 from convnext_jax.ops.grouped_convolution import grouped_conv

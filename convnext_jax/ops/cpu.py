@@ -16,12 +16,19 @@ from typing import Any, TypeVar
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from convnext_jax.ops.partition import batch_parts
+
 Result = TypeVar("Result")
 
 
-def unfused_on_cpu(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Returns the function with its inputs and outputs as arrays in memory on a CPU, and unchanged elsewhere."""
-    marked, plain = cpu_call(function), jax.jit(function)
+def unfused_on_cpu(function: Callable[..., Result], *, on_several: bool = False) -> Callable[..., Result]:
+    """Returns the function with its inputs and outputs as arrays in memory on a CPU, and unchanged elsewhere.
+
+    Args:
+      function: of arrays.
+      on_several: see `cpu_call`.
+    """
+    marked, plain = cpu_call(function, on_several=on_several), jax.jit(function)
 
     @functools.wraps(function)
     def choose(*arrays: jax.Array) -> Result:
@@ -30,8 +37,14 @@ def unfused_on_cpu(function: Callable[..., Result]) -> Callable[..., Result]:
     return choose
 
 
-def cpu_call(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Returns the function as a call that is not inlined, for use in the CPU branch of `jax.lax.platform_dependent`."""
+def cpu_call(function: Callable[..., Result], *, on_several: bool = False) -> Callable[..., Result]:
+    """Returns the function as a call that is not inlined, for use in the CPU branch of `jax.lax.platform_dependent`.
+
+    Args:
+      function: of arrays.
+      on_several: whether it is a call in a program for several devices as well. Sums over the devices that are in a
+        call of their own are not joined with others.
+    """
 
     @functools.wraps(function)
     def unmarked(*arrays: jax.Array) -> Result:
@@ -42,6 +55,8 @@ def cpu_call(function: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(function)
     def call(*arrays: jax.Array) -> Result:
+        if batch_parts() > 1 and not on_several:
+            return jitted(*arrays)
         with set_xla_metadata(inlineable="false"):
             return jitted(*arrays)
 
@@ -83,7 +98,7 @@ def vmap_or_loop_on_cpu(function: Callable[..., jax.Array]) -> Callable[..., jax
 
     def choose(*arrays: jax.Array) -> jax.Array:
         vmapped = jax.vmap(function)
-        on_cpu = loop if jax.device_count() == 1 else vmapped
+        on_cpu = loop if batch_parts() == 1 else vmapped
         return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=vmapped)
 
     return choose

@@ -18,6 +18,7 @@ from convnext_jax.ops.depthwise_cpu import (
     shifted_conv,
     shifted_kernel_gradient,
 )
+from convnext_jax.ops.partition import sum_over_parts
 
 IMPLEMENTATIONS = ("auto", "conv", "shift", "banded")
 # Up to this many pixels cuDNN's gradient by the kernel is slow: at 4x4 nine times as slow as banded matrices on an
@@ -118,6 +119,7 @@ def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.A
 def _run_kernel_gradient(implementation: str, size: int, x: jax.Array, grad: jax.Array) -> jax.Array:
     pixels, taps = x.shape[1] * x.shape[2], size**2
     algorithms = {name: functools.partial(function, size=size) for name, function in _KERNEL_GRADIENT.items()}
+    algorithms["banded"] = functools.partial(sum_over_parts, algorithms["banded"])
     on_cpu, on_gpu = "banded" if pixels <= 2 * taps else "shift", "banded" if pixels <= _GPU_BANDED_PIXELS else "conv"
     return _on_platform(implementation, algorithms, x, grad, cpu=on_cpu, cuda=on_gpu)
 

@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.batches.order import call_length
@@ -15,6 +14,7 @@ from convnext_jax.run.reporter import Reporter
 from convnext_jax.run.saving import SaveFailed, Saver
 from convnext_jax.run.signals import NOTHING_NEW, StopSignals
 from convnext_jax.run.summary import write_summary
+from convnext_jax.sharding import put
 from convnext_jax.train.step import MOST_STEPS
 
 
@@ -107,7 +107,7 @@ class _Training:
     def _take_steps(self) -> None:
         """Takes the steps up to the last one, or until a signal comes."""
         plan, compiler, signals = self._run.plan, self._run.compiler, self._signals
-        seed = jax.device_put(jnp.uint32(plan.experiment.run.seed), plan.spec.sharding.replicated)
+        seed = put(np.uint32(plan.experiment.run.seed), plan.spec.sharding.replicated)
         size, train_call = None, None
         while self._step < plan.total_steps and signals.received is None:
             compiler.check()  # what does not fit into memory is known early
@@ -183,4 +183,4 @@ class _Interval:
 
 
 def _on_device(number: int, run: Run) -> jax.Array:
-    return jax.device_put(np.int32(number), run.plan.spec.sharding.replicated)
+    return put(np.int32(number), run.plan.spec.sharding.replicated)

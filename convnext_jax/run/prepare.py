@@ -28,7 +28,7 @@ from convnext_jax.optim.schedules import make_schedule, reduced, steps_before_de
 from convnext_jax.precision import precision_of
 from convnext_jax.run.extend import check_start
 from convnext_jax.run.output import Output
-from convnext_jax.sharding import Sharding, abstract
+from convnext_jax.sharding import Sharding, abstract, put
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.train.compiler import StepCompiler
@@ -287,7 +287,7 @@ def make_plan(
         record=record,
         model=model,
         spec=spec,
-        state=abstract(state, sharding.state),
+        state=abstract(state, sharding.state(state)),
         split=split,
         evaluated=abstract_split(evaluated, sharding),
         rollbacks=rollbacks,
@@ -309,15 +309,23 @@ def initial_state(plan: RunPlan, weights: Path | None = None, output: Output | N
       weights: folder of weights to start from; None draws them at random.
       output: says what of the weights was not taken over.
     """
-    experiment = plan.experiment
+    experiment, sharding = plan.experiment, plan.spec.sharding
     channels, classes = len(plan.record.mean), plan.spec.task.num_outputs
-    _, params, batch_stats = split_model(_model(experiment, num_classes=classes, in_channels=channels))
-    if weights is not None:
-        params, batch_stats, notes = _start_from(weights, plan, params, batch_stats)
+
+    def draw() -> tuple[Any, Any]:
+        _, params, batch_stats = split_model(_model(experiment, num_classes=classes, in_channels=channels))
+        return params, batch_stats
+
+    shardings = sharding.state((plan.model.params, plan.model.batch_stats))
+    if weights is None:
+        params, batch_stats = jax.jit(draw, out_shardings=shardings)()  # no array is whole anywhere that it need not be
+    else:
+        params, batch_stats, notes = _start_from(weights, plan, *draw())
         if output is not None:
             output.say("; ".join([f"starting from the weights in {weights}", *notes]))
-        params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
-    return jax.device_put(_initial_state(plan.spec, params, batch_stats), plan.spec.sharding.state)
+        params, batch_stats = put((params, batch_stats), shardings)
+    make = jax.jit(functools.partial(_initial_state, plan.spec), out_shardings=sharding.state(plan.state))
+    return make(params, batch_stats)
 
 
 def _initial_state(spec: StepSpec, params: Any, batch_stats: Any) -> TrainState:
@@ -327,7 +335,7 @@ def _initial_state(spec: StepSpec, params: Any, batch_stats: Any) -> TrainState:
 def restore_state(checkpoints: Checkpoints, step: int, plan: RunPlan) -> TrainState:
     """Returns the state of a planned run that a checkpoint holds, on the devices."""
     like = {name: getattr(plan.state, name) for name in ITEMS}
-    done = jax.device_put(jnp.int32(step), plan.spec.sharding.state)
+    done = put(jnp.int32(step), plan.spec.sharding.replicated)
     return TrainState(done, **checkpoints.restore(step, like))
 
 

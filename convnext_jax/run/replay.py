@@ -16,7 +16,7 @@ from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
 from convnext_jax.models.parameters import flat, merge_model
 from convnext_jax.run.prepare import RunPlan, check_same_data, initial_state, make_plan, put_data, restore_state
-from convnext_jax.sharding import Sharding
+from convnext_jax.sharding import Sharding, put
 from convnext_jax.tasks.interface import training_loss
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.gradients import accumulated_gradient, gradient_norm
@@ -77,7 +77,7 @@ def replay(
         raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to {plan.total_steps}")
     from_step, state = _state_before(plan, workdir, step)
     source, _ = put_data(plan, dataset)
-    seed = jax.device_put(jnp.uint32(experiment.run.seed), plan.spec.sharding.replicated)
+    seed = put(np.uint32(experiment.run.seed), plan.spec.sharding.replicated)
     say(f"taking the steps {from_step + 1} to {step} again")
     with StepCompiler() as compiler:
         while int(state.step) < step - 1:
@@ -115,7 +115,7 @@ def _advance(
     size = plan.image_size_at(done)
     compiler.begin([size], plan.spec, plan.state)
     count = min(call_length(done, plan.steps_per_epoch, MOST_STEPS), until - done)
-    number = jax.device_put(np.int32(count), plan.spec.sharding.replicated)
+    number = put(np.int32(count), plan.spec.sharding.replicated)
     return compiler.wait_for(size)(state, source.feed(done, count), number, seed)[0]
 
 

@@ -78,9 +78,11 @@ def train_step(spec: StepSpec, state: TrainState, batch: Batch, seed: jax.Array)
     model_key = stream_key(seed, Stream.MODEL, state.step)
 
     def compute(params: Any) -> tuple[Any, BatchResult]:
-        return accumulated_gradient(
-            spec.definition, spec.task, spec.accumulation, params, state.batch_stats, inputs, targets, model_key
+        params, batch_stats = spec.sharding.gathered((params, state.batch_stats))
+        grads, result = accumulated_gradient(
+            spec.definition, spec.task, spec.accumulation, params, batch_stats, inputs, targets, model_key
         )
+        return spec.sharding.scattered(grads), result
 
     grads, result = sharpness_aware(compute, spec.sam_rho, state.params)
     grad_norm = gradient_norm(grads)
@@ -140,5 +142,6 @@ def lower_train_steps(spec: StepSpec, state: TrainState) -> jax.stages.Lowered:
     whole = spec.sharding.replicated
     num_steps = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
-    jitted = jax.jit(run, donate_argnums=0, out_shardings=(spec.sharding.state, whole))
-    return jitted.lower(state, spec.source.abstract_feed(), num_steps, seed)
+    jitted = jax.jit(run, donate_argnums=0, out_shardings=(spec.sharding.state(state), whole))
+    with jax.set_mesh(spec.sharding.mesh):  # what depends on the number of devices asks for it
+        return jitted.lower(state, spec.source.abstract_feed(), num_steps, seed)

@@ -23,6 +23,7 @@ _NO_IDENTITY = (
     ("run", "checkpoint_steps"),
     ("run", "eval_batch_size"),
     ("run", "eval_every_epochs"),
+    ("run", "fsdp"),
     ("run", "keep_best"),
     ("run", "keep_latest"),
     ("run", "on_divergence"),

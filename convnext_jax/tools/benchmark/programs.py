@@ -83,7 +83,7 @@ def compile_constant_steps(
     def steps(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
         return jax.lax.scan(lambda state, _: train_step(spec, state, batch, seed), state, length=num_steps)
 
-    shardings = (spec.sharding.state, spec.sharding.replicated)
+    shardings = (spec.sharding.state(state), spec.sharding.replicated)
     return jax.jit(steps, donate_argnums=0, out_shardings=shardings).lower(state, batch, seed).compile()
 
 
