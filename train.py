@@ -14,6 +14,7 @@ from typing import Any
 
 from convnext_jax.config import Experiment
 from convnext_jax.errors import EXIT_TEMPFAIL
+from convnext_jax.run.process_flags import ProcessFlags
 from convnext_jax.storage.cloud import to_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_folder
@@ -41,7 +42,19 @@ def main() -> None:
         help="make the run in --workdir longer, to config.run.epochs;\nfor the schedules step and warmup_stable_decay",
     )
     parser.add_argument("--print_config", action="store_true", help="show the resolved configuration and exit")
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of process 0, if several train together and neither a TPU\nslice nor srun says so; see docs/scaling.md",
+    )
+    parser.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
+    parser.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
+    patience = "how long they wait for each other (default: 300)"
+    parser.add_argument("--coordinator_timeout", type=float, metavar="SECONDS", default=300, help=patience)
     arguments, overrides = parser.parse_known_args()
+    processes = ProcessFlags(
+        arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.coordinator_timeout
+    )
     experiment = command_line.load_experiment(arguments.config, overrides)
     command_line.check_names(experiment)
     if arguments.print_config:
@@ -51,7 +64,7 @@ def main() -> None:
         parser.error("--extend needs --workdir, the run to make longer")
     workdir = arguments.workdir or _default_workdir(arguments.config, experiment)
     check_new_folder("--workdir", workdir)
-    _train(experiment, workdir, extend=arguments.extend)
+    _train(experiment, workdir, processes, extend=arguments.extend)
     ignore_signals()
 
 
@@ -61,9 +74,10 @@ def _default_workdir(config: str, experiment: Experiment) -> Path:
     return default_workdir(config, experiment)
 
 
-def _train(experiment: Experiment, workdir: Path, *, extend: bool) -> None:
+def _train(experiment: Experiment, workdir: Path, processes: ProcessFlags, *, extend: bool) -> None:
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.run.compilation_cache import keep_compiled_programs
+    from convnext_jax.run.distributed import join_processes
     from convnext_jax.run.jax_settings import start_jax
     from convnext_jax.run.loop import Stopped
     from convnext_jax.run.rollback import train_to_the_end
@@ -71,26 +85,26 @@ def _train(experiment: Experiment, workdir: Path, *, extend: bool) -> None:
     from convnext_jax.sharding import make_mesh
     from convnext_jax.train.compiler import StepCompiler
 
-    start_jax()
-    keep_compiled_programs()
-    mesh = make_mesh(fsdp=experiment.run.fsdp)
-    try:
-        with StepCompiler() as compiler:
-            if experiment.run.seeds > 1:
-                _report_seeds(workdir, train_seeds(experiment, workdir, mesh, compiler, extend=extend))
-            else:
-                _report(workdir, train_to_the_end(experiment, workdir, mesh, compiler=compiler, extend=extend))
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(EXIT_TEMPFAIL)
+    several = experiment.run.seeds > 1
+    run, report = (train_seeds, _report_seeds) if several else (train_to_the_end, _report)
+    with join_processes(processes) as peers, StepCompiler() as compiler:
+        with peers.together():
+            start_jax()
+            mesh = make_mesh(fsdp=experiment.run.fsdp)
+        keep_compiled_programs()
+        try:
+            summary = run(experiment, workdir, mesh, compiler=compiler, peers=peers, extend=extend)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(EXIT_TEMPFAIL)
+    if summary:  # in no process but the lead
+        report(workdir, summary)
 
 
 _LABELS = {"top1": "top-1", "top5": "top-5"}
 
 
 def _report(workdir: Path, summary: dict[str, Any]) -> None:
-    if not summary:  # in all processes but the lead
-        return
     split, final = summary["split"], summary["final"]
     figures = ", ".join(
         f"{_LABELS.get(name, name)} {final[f'{split}/{name}']:.4f}" for name in ("top1", "top5", "loss")
@@ -105,8 +119,6 @@ def _report(workdir: Path, summary: dict[str, Any]) -> None:
 def _report_seeds(workdir: Path, summary: dict[str, Any]) -> None:
     from convnext_jax.report.tables import seed_table
 
-    if not summary:
-        return
     split, seeds = summary["split"], summary["seeds"]
     figures = ", ".join(
         f"{_LABELS.get(name, name)} {summary['mean'][f'{split}/{name}']:.4f} ± {summary['std'][f'{split}/{name}']:.4f}"

@@ -20,7 +20,13 @@ class UserError(Exception):
 
 
 class Failure(Exception):
-    """What ends a command though nobody made a mistake, in one line; its status is 1."""
+    """What ends a command though nobody made a mistake, in one line; its status is 1.
+
+    Attributes:
+      everywhere: whether it ends all processes of a run alike.
+    """
+
+    everywhere = False
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -42,9 +42,10 @@ def evaluate_split(
       The figures of the task, and ``examples``, which is N.
     """
     batch_size = -(-min(batch_size, split.num_examples) // sharding.num_devices) * sharding.num_devices
-    sums = _sum_batches(
-        definition, task, normalization, batch_size, sharding, image_size, params, batch_stats or {}, split
-    )
+    with jax.set_mesh(sharding.mesh):
+        sums = _sum_batches(
+            definition, task, normalization, batch_size, sharding, image_size, params, batch_stats or {}, split
+        )
     return task.summarize(jax.device_get(sums))
 
 
@@ -61,6 +62,7 @@ def _sum_batches(
     split: ResidentSplit,
 ) -> Any:
     """Returns the sums of each batch, arrays [batches]. Adding them up is left to the host and its float64."""
+    params, batch_stats = sharding.gathered((params, batch_stats))
 
     def sum_batch(start: jax.Array) -> Any:
         indices = start + jnp.arange(batch_size, dtype=jnp.int32)
@@ -71,4 +73,5 @@ def _sum_batches(
         outputs = merge_model(definition, params, batch_stats)(inputs)
         return task.sums(outputs, labels, indices < split.num_examples)
 
-    return jax.lax.map(sum_batch, jnp.arange(0, split.num_examples, batch_size, dtype=jnp.int32))
+    sums = jax.lax.map(sum_batch, jnp.arange(0, split.num_examples, batch_size, dtype=jnp.int32))
+    return jax.lax.with_sharding_constraint(sums, sharding.replicated)

@@ -1,5 +1,6 @@
 """The training loop: the one place that reads clocks and decides when to evaluate, to save and to stop."""
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -43,7 +44,7 @@ def train(run: Run) -> dict[str, Any]:
             if sizes:
                 started = time.monotonic()
                 first = _compiled_first(sizes)
-                with signals.at_once(lambda: NOTHING_NEW):
+                with signals.at_once(lambda: NOTHING_NEW):  # the other processes see that this one is gone
                     for size in first:
                         compiler.wait_for(size)
                 later = len(sizes) - len(first)
@@ -74,8 +75,9 @@ class _Training:
     """A run between two calls to the device: the step that it has come to, and its state after that."""
 
     def __init__(self, run: Run, signals: StopSignals) -> None:
-        self._run, self._signals = run, signals
-        self._saver = Saver(run.checkpoints, run.output)
+        self._run, self._signals, self._peers = run, signals, run.peers
+        self._stopped_by: str | None = None  # the signal that the processes agreed to stop for
+        self._saver = Saver(run.checkpoints, run.output, run.peers)
         self._reporter = Reporter(run, self._saver)
         self._step, self._state = run.first_step, run.state
         settings = run.plan.experiment.run
@@ -96,7 +98,7 @@ class _Training:
             self._reporter.catch_up()
             message = self._save_and_wait()
             if self._step < plan.total_steps or self._to_evaluate:
-                raise Stopped(f"{self._signals.received}: {message}")
+                raise Stopped(f"{self._stopped_by}: {message}")
         finally:
             is_whole = output.close_log()
         if not is_whole:
@@ -106,19 +108,19 @@ class _Training:
 
     def _take_steps(self) -> None:
         """Takes the steps up to the last one, or until a signal comes."""
-        plan, compiler, signals = self._run.plan, self._run.compiler, self._signals
+        plan, compiler = self._run.plan, self._run.compiler
         seed = put(np.uint32(plan.experiment.run.seed), plan.spec.sharding.replicated)
         size, train_call = None, None
-        while self._step < plan.total_steps and signals.received is None:
+        while self._step < plan.total_steps and not self._must_stop():
             compiler.check()  # what does not fit into memory is known early
             if self._run.lock is not None:
                 self._run.lock.check()
             if train_call is None or plan.image_size_at(self._step) != size:
                 size = plan.image_size_at(self._step)
                 self._reporter.catch_up()
-                while not compiler.is_ready(size, seconds=0.2) and signals.received is None:
+                while not all(self._peers.gather(compiler.is_ready(size, seconds=0.2))) and not self._must_stop():
                     pass
-                if signals.received is not None:
+                if self._stopped_by is not None:
                     break  # what is not saved yet must not wait for a compiler
                 train_call = compiler.wait_for(size)
                 self._reporter.restart_clock()
@@ -131,12 +133,17 @@ class _Training:
             self._to_evaluate = _is_evaluated(self._step, self._run)
             # One call behind, so that the device already works on the next steps while the host reads these figures.
             self._reporter.report_later(self._step, num_steps, metrics)
-            if signals.received is not None:
+            if self._must_stop():
                 break  # what is not saved yet must not wait for an evaluation
             if self._to_evaluate:
                 self._evaluate_and_save()
-            elif self._interval.is_over(self._step) or self._is_last_before_decay():
+            elif self._peers.of_lead(self._interval.is_over(self._step)) or self._is_last_before_decay():
                 self._save()
+
+    def _must_stop(self) -> bool:
+        """Returns whether a signal has come, to any process. All learn of it between the same two calls."""
+        self._stopped_by = self._peers.first_of(self._signals.received)
+        return self._stopped_by is not None
 
     def _is_last_before_decay(self) -> bool:
         """Returns whether no later state is one that a longer run could go on from."""
@@ -147,7 +154,9 @@ class _Training:
     def _evaluate_and_save(self) -> None:
         # No state is saved before its own figures have been looked at, unless a signal comes.
         self._reporter.catch_up()
-        with self._signals.at_once(self._save_and_wait):
+        # With others a process can neither save nor end by itself; they all stop after the evaluation.
+        alone = self._peers.count == 1
+        with self._signals.at_once(self._save_and_wait) if alone else contextlib.nullcontext():
             self._figures = self._reporter.evaluate(self._step, self._state)
         self._to_evaluate = False
         self._save()

@@ -28,6 +28,7 @@ from convnext_jax.optim.schedules import make_schedule, reduced, steps_before_de
 from convnext_jax.precision import precision_of
 from convnext_jax.run.extend import check_start
 from convnext_jax.run.output import Output
+from convnext_jax.run.peers import ALONE, Peers
 from convnext_jax.sharding import Sharding, abstract, put
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tasks.classification import Classification
@@ -111,6 +112,7 @@ class Run:
     Attributes:
       plan: its shapes.
       output: what it prints and writes.
+      peers: all its processes.
       lock: the right to write in its workdir; None in any process but the lead.
       checkpoints: what it saves.
       compiler: compiles its steps, begun already.
@@ -123,6 +125,7 @@ class Run:
 
     plan: RunPlan
     output: Output
+    peers: Peers
     lock: WorkdirLock | None
     checkpoints: Checkpoints
     compiler: StepCompiler
@@ -147,6 +150,7 @@ def prepare(
     mesh: Mesh,
     *,
     compiler: StepCompiler,
+    peers: Peers = ALONE,
     dataset: Dataset | None = None,
     extend: bool = False,
 ) -> Run:
@@ -159,6 +163,7 @@ def prepare(
       workdir: where everything is written.
       mesh: the devices.
       compiler: compiles the steps; several seeds of one experiment share it.
+      peers: all processes of the run.
       dataset: the data, if the caller has loaded them and said what they are; None loads those of the experiment.
       extend: whether the run may be one with fewer epochs, which is made longer.
 
@@ -167,7 +172,7 @@ def prepare(
         anything is compiled.
     """
     with contextlib.ExitStack() as resources:
-        run = _prepare(experiment, workdir, mesh, compiler, dataset, extend, resources)
+        run = _prepare(experiment, workdir, mesh, compiler, peers, dataset, extend, resources)
         run.resources = resources.pop_all()  # nothing went wrong: from here on they are the run's
         return run
 
@@ -177,38 +182,47 @@ def _prepare(
     workdir: Path,
     mesh: Mesh,
     compiler: StepCompiler,
+    peers: Peers,
     dataset: Dataset | None,
     extend: bool,
     resources: contextlib.ExitStack,
 ) -> Run:
     output, sharding = Output(workdir), Sharding(mesh)
-    check_without_data(experiment)
-    before = check_start(workdir, experiment, may_extend=extend)
-    begun = has_begun(workdir)
-    init_from = experiment.model.init_from
-    weights = None if init_from is None else local_path(init_from, "config.model.init_from=")
-    lock = output.lock(resources)
-    if before is None:
-        output.claim(experiment)
+    peers.check_same(_comparable(experiment))
+    # What several processes read is there before any of them goes on to what the lead writes.
+    with peers.together():
+        check_without_data(experiment)
+        before = check_start(workdir, experiment, may_extend=extend)
+        begun = has_begun(workdir)
+        init_from = experiment.model.init_from
+        weights = None if init_from is None else local_path(init_from, "config.model.init_from=")
+        rollbacks = read_rollbacks(workdir)
+    peers.check_same({f"whether a run has begun in --workdir {workdir}, which all must share": begun})
+    with peers.together():
+        lock = output.lock(resources)
+        if before is None:
+            output.claim(experiment)
     told = dataset is not None
-    dataset = data.load(experiment.data) if dataset is None else dataset
-    check_against_data(experiment, dataset, sharding)
-    rollbacks = read_rollbacks(workdir)
-    plan = make_plan(experiment, dataset, sharding, rollbacks)
-    if rollbacks:
-        compiler = resources.enter_context(StepCompiler())  # its programs are like nobody else's
-    record = DatasetRecord.of(dataset)
-    if begun:
-        check_same_data(workdir, record)
-    if weights is not None and not begun:
-        _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
-    output.record(record)
+    dataset = load_data(experiment, peers) if dataset is None else dataset
+    with peers.together():
+        check_against_data(experiment, dataset, sharding)
+        plan = make_plan(experiment, dataset, sharding, rollbacks)
+        if rollbacks:
+            compiler = resources.enter_context(StepCompiler())  # its programs are like nobody else's
+        record = DatasetRecord.of(dataset)
+        if begun:
+            check_same_data(workdir, record)
+        if weights is not None and not begun:
+            _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
+    peers.check_same({f"the {name} split": dataclasses.asdict(split) for name, split in record.splits.items()})
     if not told:
         output.say(dataset.describe())
     settings = experiment.run
-    output.set_damaged_aside()
-    if before is not None:
-        output.extend(before, experiment, plan.steps_per_epoch)
+    with peers.together():
+        output.record(record)
+        output.set_damaged_aside()
+        if before is not None:
+            output.extend(before, experiment, plan.steps_per_epoch)
     checkpoints = resources.enter_context(
         Checkpoints(
             workdir / "checkpoints",
@@ -219,6 +233,7 @@ def _prepare(
         )
     )
     first_step = checkpoints.latest_step() or 0
+    peers.check_same({f"the latest checkpoint in --workdir {workdir}, which all must share": first_step})
     sizes = plan.image_sizes_from(first_step)
     output.say(plan.describe(first_step, workdir) + "; compiling" * bool(sizes))
     if sizes:
@@ -227,7 +242,28 @@ def _prepare(
     source, evaluated = put_data(plan, dataset)
     state = restore_state(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)
     output.begin(first_step)
-    return Run(plan, output, lock, checkpoints, compiler, first_step, state, source, evaluated, resources)
+    return Run(plan, output, peers, lock, checkpoints, compiler, first_step, state, source, evaluated, resources)
+
+
+def _comparable(experiment: Experiment) -> dict[str, Any]:
+    """Returns all settings that the processes must have in common, by ``section.field``."""
+    return {
+        f"config.{section}.{name}": value
+        for section, fields in experiment.to_dict().items()
+        for name, value in fields.items()
+        if name not in ("data_dir", "manual_dir")
+    }
+
+
+def load_data(experiment: Experiment, peers: Peers) -> Dataset:
+    """Loads the data in all processes, in the lead first, so that no two prepare them in the same place."""
+    dataset = None
+    for turn in (True, False):
+        with peers.together():
+            if peers.lead is turn:
+                dataset = data.load(experiment.data)
+    assert dataset is not None
+    return dataset
 
 
 def check_without_data(experiment: Experiment) -> None:

@@ -26,6 +26,8 @@ class Diverged(Failure):
       kept: the step of the latest checkpoint, 0 if there is none.
     """
 
+    everywhere = True
+
     def __init__(self, reason: str, step: int, kept: int, workdir: Path) -> None:
         self.reason, self.step, self.kept = reason, step, kept
         super().__init__(

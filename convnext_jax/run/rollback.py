@@ -9,6 +9,7 @@ from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset
 from convnext_jax.run.loop import train
 from convnext_jax.run.output import Output
+from convnext_jax.run.peers import ALONE, Peers
 from convnext_jax.run.prepare import prepare
 from convnext_jax.run.reporter import Diverged
 from convnext_jax.train.compiler import StepCompiler
@@ -21,6 +22,7 @@ def train_to_the_end(
     mesh: Mesh,
     *,
     compiler: StepCompiler,
+    peers: Peers = ALONE,
     dataset: Dataset | None = None,
     extend: bool = False,
 ) -> dict[str, Any]:
@@ -30,10 +32,12 @@ def train_to_the_end(
     """
     while True:
         try:
-            with prepare(experiment, workdir, mesh, compiler=compiler, dataset=dataset, extend=extend) as run:
+            with prepare(
+                experiment, workdir, mesh, compiler=compiler, peers=peers, dataset=dataset, extend=extend
+            ) as run:
                 return train(run)
         except Diverged as diverged:
-            if not _roll_back(experiment, Output(workdir), diverged):
+            if not peers.of_lead(peers.lead and _roll_back(experiment, Output(workdir), diverged)):
                 raise
 
 

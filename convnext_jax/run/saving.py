@@ -9,6 +9,7 @@ import jax
 
 from convnext_jax.errors import Failure, first_line
 from convnext_jax.run.output import Output
+from convnext_jax.run.peers import ALONE, Peers
 from convnext_jax.storage.cloud import free_bytes
 from convnext_jax.train.state import TrainState
 from convnext_jax.workdir.checkpoint_folder import ITEMS
@@ -30,10 +31,11 @@ class Saver:
     Args:
       checkpoints: where states are saved.
       output: the log, which is written before each state, so that no line from before a checkpoint can be lost.
+      peers: all processes of the run. One that cannot save ends the run for all, since the others would wait for it.
     """
 
-    def __init__(self, checkpoints: Checkpoints, output: Output) -> None:
-        self._checkpoints, self._output = checkpoints, output
+    def __init__(self, checkpoints: Checkpoints, output: Output, peers: Peers = ALONE) -> None:
+        self._checkpoints, self._output, self._peers = checkpoints, output, peers
         self._begun: tuple[int, int] | None = None  # the step and the bytes of the save that may still be under way
         self._fails = False
 
@@ -57,7 +59,7 @@ class Saver:
                 self._begin(step, state, figures)
                 self._checkpoints.wait()
             except Exception as error:
-                if last:
+                if last or self._peers.count > 1:
                     raise SaveFailed(
                         f"{self._message(error)}; make room and run the same command again, which goes on from step"
                         f" {self._latest() or 0}"
@@ -98,6 +100,8 @@ class Saver:
 
     def _warn(self, error: Exception) -> None:
         message = self._message(error)
+        if self._peers.count > 1:
+            raise SaveFailed(f"{message}; make room and run the same command again in every process") from error
         self._checkpoints.start_over()
         self._begun = None
         if not self._fails:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from convnext_jax.errors import UserError
@@ -131,16 +132,19 @@ class Checkpoints:
 
     def _add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self._manager.wait_until_finished()
-        folder = self._directory / str(step)
-        verified = has_checksums(folder)
-        (folder / METRICS).mkdir(exist_ok=True)
-        write_json(folder / METRICS / METRICS, metrics)
-        if verified:  # a file that has no checksum yet does no harm, if this is as far as it gets
-            write_checksums(folder, leave_out=WRITTEN_LATER)
+        if jax.process_index() == 0:
+            folder = self._directory / str(step)
+            verified = has_checksums(folder)
+            (folder / METRICS).mkdir(exist_ok=True)
+            write_json(folder / METRICS / METRICS, metrics)
+            if verified:  # a file that has no checksum yet does no harm, if this is as far as it gets
+                write_checksums(folder, leave_out=WRITTEN_LATER)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("metrics of a checkpoint")
         self._manager.reload()
 
     def _add_checksums(self) -> None:
-        for folder in unfinished(self._directory):
+        for folder in unfinished(self._directory) if jax.process_index() == 0 else ():
             write_checksums(folder, leave_out=WRITTEN_LATER)
 
     def start_over(self) -> None:
