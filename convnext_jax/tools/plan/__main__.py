@@ -13,11 +13,12 @@ import os
 from typing import Any
 
 from convnext_jax.config import Experiment
-from convnext_jax.data.registry import Extent, known_extent
-from convnext_jax.errors import UserError, check, writing
+from convnext_jax.data.registry import Extent
+from convnext_jax.errors import writing
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_file
+from convnext_jax.tools.plan.extent import extent_before_data
 from convnext_jax.tools.plan.topology import Topology, check_compiler, devices_of, read_topology, start_on_cpu
 
 
@@ -50,7 +51,7 @@ def main() -> None:
         overrides.append(f"--config.data.image_size={arguments.image_size}")
     experiment = command_line.load_experiment(arguments.config, overrides)
     command_line.check_names(experiment)
-    extent = extent_before_data(experiment, arguments.train_examples, arguments.num_classes)
+    extent = extent_before_data(experiment.data, arguments.train_examples, arguments.num_classes)
     check_compiler(topology)
     experiment = with_dtype(experiment, topology)
     if not topology.is_tpu:
@@ -68,12 +69,13 @@ def print_plan(experiment: Experiment, extent: Extent, topology: Topology, argum
     from convnext_jax.sharding import Sharding, make_mesh
     from convnext_jax.storage.files import write_json
     from convnext_jax.tools.benchmark.timing import say
-    from convnext_jax.tools.plan.planning import largest_that_fits, plan_run
+    from convnext_jax.tools.plan.compile import compile_run
+    from convnext_jax.tools.plan.planning import largest_that_fits, plan_of
     from convnext_jax.tools.plan.text import plan_text
 
     sharding = Sharding(make_mesh(devices_of(topology)))
     say(f"compiling the training step for {topology.name}; for a TPU that takes minutes")
-    plan: dict[str, Any] = plan_run(experiment, extent, topology, sharding)
+    plan: dict[str, Any] = plan_of(compile_run(experiment, extent, sharding), extent, topology, sharding)
     if arguments.largest_batch:
         known = {experiment.run.batch_size: plan["total_memory_bytes"]}
         plan["largest_batch"] = largest_that_fits(experiment, extent, topology, sharding, known)
@@ -88,30 +90,6 @@ def print_plan(experiment: Experiment, extent: Extent, topology: Topology, argum
         title = f"{experiment.model.name}, batch {experiment.run.batch_size:,}, on {topology.name}, compiled"
         with writing(arguments.picture, "--picture"):
             plan_chart(plan["memory_bytes"], plan.get("cycles_by_kind"), title).savefig(arguments.picture, dpi=120)
-
-
-def extent_before_data(experiment: Experiment, train_examples: int | None, num_classes: int | None) -> Extent:
-    """Returns what is known of a data set without loading it, and what the flags say of others.
-
-    Raises:
-      UserError: something is not known and not given, or given and known to be otherwise.
-    """
-    data = experiment.data
-    given = {"train_examples": train_examples, "num_classes": num_classes}
-    for name, value in given.items():
-        if value is not None:
-            check(f"--{name}", value, value >= 1, "1 or more")
-    known = known_extent(data)
-    if known is None:
-        missing = [f"--{name}" for name, value in given.items() if value is None]
-        missing += ["--image_size"] * (data.image_size is None)
-        if train_examples is None or num_classes is None or data.image_size is None:
-            raise UserError(f"{data.name} is not known before its data are there; give {', '.join(missing)}")
-        return Extent(data.image_size, data.image_size, num_classes, train_examples, data.channels or 3)
-    for name, value in given.items():
-        if value not in (None, getattr(known, name)):
-            raise UserError(f"--{name} {value}: {data.name} has {getattr(known, name):,}; leave it out")
-    return known
 
 
 def with_dtype(experiment: Experiment, topology: Topology) -> Experiment:

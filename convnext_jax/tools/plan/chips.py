@@ -43,7 +43,7 @@ class Chip:
         return None if self.flops_per_cycle is None else self.peak_flops / self.flops_per_cycle
 
 
-# 2 * 128 * 128 operations a cycle of a matrix unit: v5e has four, v4 and v5p two cores with four each. v6e has two units
+# Operations a cycle of a matrix unit of 128x128: v5e has four, v4 and v5p two cores with four each. v6e has two units
 # of 256x256, eight times one of these; the compiler's model lets them do twice that in a cycle.
 _UNIT = 2 * 128 * 128
 CHIPS = {

@@ -9,6 +9,19 @@ from collections.abc import Iterator, Sequence
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(|\{).*\{$")
 _NAME = re.compile(r"^  (ROOT )?%?([\w.\-]+) = ")
 _ARRAY = re.compile(r"\b([a-z]+)(\d*)\w*\[([\d,]*)\]")
+_PLACED = re.compile(r"\b[a-z]+\d*\w*\[[\d,]*\](?:\{[^}]*\})?")
+# What moves no data of its own. What ends with -done is there already.
+_FREE = (
+    "get-tuple-element",
+    "tuple",
+    "bitcast",
+    "parameter",
+    "constant",
+    "while",
+    "conditional",
+    "call",
+    "custom-call",
+)
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _FRAME = re.compile(r"stack_frame_id=(\d+)")
@@ -263,6 +276,31 @@ def collectives(program: Program, step: Sequence[Executed], num_chips: int) -> l
         group = _group(each.instruction.tail, num_chips)
         found.append(Collective(opcode, max(inputs, outputs), group, each.times, tuple(dtypes)))
     return found
+
+
+def memory_traffic(program: Program, step: Sequence[Executed]) -> int:
+    """Returns the bytes that a step's instructions read from the chip's large memory and write to it.
+
+    What the compiler keeps in the fast memory of the core (``S(1)`` in its layouts) is not counted. What gathers from
+    an array, or slices it inside of a fusion, counts as if it read all of it.
+    """
+    shapes = {
+        name: {each.name: each.shape for each in instructions} for name, instructions in program.computations.items()
+    }
+    total = 0
+    for each in step:
+        opcode = each.instruction.opcode
+        if opcode in _FREE or opcode.endswith("-done"):
+            continue
+        if opcode in ("copy-start", "slice-start"):
+            # Its value is the source and the destination. As much as the smaller of them is moved.
+            parts = [part for part in _PLACED.findall(each.instruction.shape) if "[]" not in part]
+            total += each.times * sum(min(map(bytes_of, parts)) for part in parts if "S(" not in part)
+        else:
+            values = [each.instruction.shape, *(shapes[each.computation].get(x, "") for x in each.instruction.operands)]
+            parts = [part for value in values for part in _PLACED.findall(value)]
+            total += each.times * sum(bytes_of(part) for part in parts if "S(" not in part)
+    return total
 
 
 def _group(tail: str, num_chips: int) -> int:

@@ -16,7 +16,7 @@ from convnext_jax.tools.benchmark.batch import batch_unit, largest_batch
 from convnext_jax.tools.benchmark.programs import model_macs, seen_extent
 from convnext_jax.tools.benchmark.timing import flops_per_image, say
 from convnext_jax.tools.plan.compile import CompiledRun, compile_run, memory_by_kind
-from convnext_jax.tools.plan.hlo import Collective, collectives, read_program, step_instructions
+from convnext_jax.tools.plan.hlo import Collective, collectives, memory_traffic, read_program, step_instructions
 from convnext_jax.tools.plan.kinds import by_kind, step_costs
 from convnext_jax.tools.plan.roofline import bytes_sent, roofline
 from convnext_jax.tools.plan.topology import Topology
@@ -24,19 +24,16 @@ from convnext_jax.tools.plan.topology import Topology
 DEAREST = 10
 
 
-def plan_run(experiment: Experiment, extent: Extent, topology: Topology, sharding: Sharding) -> dict[str, Any]:
-    """Compiles the training step of an experiment for a topology and reads from it what a run would need.
+def plan_of(run: CompiledRun, extent: Extent, topology: Topology, sharding: Sharding) -> dict[str, Any]:
+    """Returns what a run would need, read from its compiled step.
 
     Args:
-      experiment: the settings, with the number format of the chips.
+      run: what was compiled.
       extent: of the data set.
       topology: the chips.
-      sharding: their devices.
-
-    Raises:
-      UserError: the settings, the data and the chips do not suit each other.
+      sharding: the devices that it was compiled for.
     """
-    run = compile_run(experiment, extent, sharding)
+    experiment = run.plan.experiment
     seen, batch = seen_extent(experiment, extent), experiment.run.batch_size
     macs = model_macs(run.plan, seen)
     memory = memory_by_kind(run)
@@ -74,18 +71,19 @@ def _program_figures(run: CompiledRun, topology: Topology, result: dict[str, Any
     program = read_program(run.program.as_text() or "")
     step = step_instructions(program)
     exchanged = collectives(program, step, topology.count)
-    costs = step_costs(program, step)
+    costs, traffic = step_costs(program, step), memory_traffic(program, step)
     chip, sent = topology.chip, bytes_sent(exchanged)
     cycles = sum(cost.cycles for cost in costs) if topology.is_tpu else None
     limits = modelled = None
     if chip is not None:
-        limits = roofline(chip, flops=result["model_flops_per_chip"], accessed=counted["bytes accessed"], sent=sent)
+        limits = roofline(chip, flops=result["model_flops_per_chip"], accessed=traffic, sent=sent)
         # The collectives have no cycles. None is taken to overlap with the rest.
         modelled = cycles / chip.clock + limits["interconnect"] if cycles is not None and chip.clock else None
     seconds = modelled or (max(limits.values()) if limits else None)
     return {
         "xla_flops_per_chip": counted["flops"],
         "xla_bytes_accessed_per_chip": counted["bytes accessed"],
+        "memory_traffic_per_chip": traffic,
         "collectives": _summed(exchanged),
         "bytes_sent_per_chip": sent,
         "cycles": cycles,

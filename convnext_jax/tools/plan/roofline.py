@@ -30,7 +30,7 @@ def roofline(chip: Chip, *, flops: float, accessed: float, sent: float) -> dict[
     Args:
       chip: what it runs on.
       flops: operations of a step on a chip.
-      accessed: bytes that the instructions of a step read and write on a chip.
+      accessed: bytes that a step reads and writes in the memory of a chip.
       sent: bytes that a chip sends in a step.
     """
     return {

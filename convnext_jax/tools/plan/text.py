@@ -7,7 +7,7 @@ from convnext_jax.report.tables import plain_table
 
 
 def plan_text(plan: dict[str, Any]) -> str:
-    """Returns what `convnext_jax.tools.plan.planning.plan_run` found, with what each figure assumes."""
+    """Returns what `convnext_jax.tools.plan.planning.plan_of` found, with what each figure assumes."""
     parts = [_head(plan), _memory(plan)]
     if plan["total_memory_bytes"] is not None:
         parts += [_arithmetic(plan), _collectives(plan), _cycles(plan), _time(plan)]
@@ -59,7 +59,7 @@ def _arithmetic(plan: dict[str, Any]) -> str:
     return (
         f"arithmetic a step and chip: {plan['model_flops_per_chip'] / 1e9:,.1f} GFLOP that the network needs,"
         f" {plan['xla_flops_per_chip'] / 1e9:,.1f} in the program as XLA counts;"
-        f" its instructions read and write {plan['xla_bytes_accessed_per_chip'] / 1e9:,.2f} GB"
+        f" {plan['memory_traffic_per_chip'] / 1e9:,.2f} GB read and written in the chip's memory"
     )
 
 
@@ -104,7 +104,7 @@ def _time(plan: dict[str, Any]) -> str:
     rows = [("time of a step", "ms", "at")]
     rates = {
         "arithmetic": f"{chip['peak_flops'] / 1e12:,.0f} TFLOP/s in bfloat16, the operations that the network needs",
-        "memory": f"{chip['memory_bandwidth'] / 1e9:,.0f} GB/s, with no value kept on the chip: an upper bound",
+        "memory": f"{chip['memory_bandwidth'] / 1e9:,.0f} GB/s, what the program reads and writes",
         "interconnect": f"{chip['link_bandwidth'] / 1e9:,.0f} GB/s sent over all links, in rings",
     }
     rows += [(f"roofline, {name}", _milliseconds(seconds), rates[name]) for name, seconds in limits.items()]
