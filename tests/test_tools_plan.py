@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from convnext_jax.tools.plan.hlo import (
     Program,
     bytes_of,
     collectives,
+    memory_traffic,
     read_program,
     step_instructions,
 )
@@ -79,6 +81,14 @@ def test_the_dearest_have_their_place_in_the_source(excerpt: tuple[Program, list
     assert (depthwise.place, depthwise.backward, depthwise.shape) == ("ops/depthwise.py:59", True, "f32[96]")
     assert (product.place, product.backward) == ("layers/convolution.py:49", True)
     assert (crop.place, crop.backward) == ("augment/geometry.py:38", False)  # from the loop that it is in
+    program, step = excerpt
+    calls = program.place(next(each.instruction for each in step if each.instruction.name == "fusion.2342"))
+    assert [call.rpartition("/convnext_jax/")[2] for call in calls[:3]] == [
+        "layers/convolution.py:49",
+        "models/convnext.py:216",
+        "models/interface.py:236",
+    ]
+    assert "/convnext_jax/train/step.py" in calls[-2] and calls[-1].startswith("/home/user/")
 
 
 def test_what_has_no_cycles_is_kept(excerpt: tuple[Program, list[Executed]]) -> None:
@@ -111,6 +121,25 @@ ENTRY %main (p: f32[]) -> f32[] {
     assert (gathered.opcode, gathered.bytes, gathered.group) == ("all-gather", 256, 2)
     assert (scattered.opcode, scattered.bytes, scattered.group) == ("reduce-scatter", 256, 4)
     assert bytes_sent([gathered, scattered]) == 256 / 2 + 256 * 3 / 4
+
+
+def test_traffic_is_that_of_the_large_memory() -> None:
+    text = """
+%body (p: f32[]) -> f32[] {
+  %a = f32[256]{0:T(256)} parameter(0)
+  %b = f32[64]{0:T(256)S(1)} fusion(%a), kind=kLoop, calls=%f
+  %c = f32[32]{0:T(256)} fusion(%b), kind=kLoop, calls=%f
+  %copy-start.1 = (f32[32]{0:T(256)S(1)}, f32[32]{0:T(256)}, u32[]{:S(2)}) copy-start(%c)
+  %d = f32[32]{0:T(256)S(1)} copy-done(%copy-start.1)
+}
+
+ENTRY %main (p: f32[]) -> f32[] {
+  %loop = f32[] while(%p), condition=%c, body=%body
+}
+"""
+    program = read_program(text)
+    # The first fusion reads, the second writes, and the copy reads.
+    assert memory_traffic(program, step_instructions(program)) == 4 * (256 + 32 + 32)
 
 
 def test_bytes_of_types() -> None:
@@ -172,7 +201,7 @@ def test_a_plan_says_what_it_knows(name: str, run: CompiledRun) -> None:
     assert "it fits: " in said and "all-reduce" in said and "cycles: not available" in said
     assert plan["total_steps"] == 4 * (40 // 8) and plan["cycles"] is None
     if name == "cpu:2":
-        assert plan["hours"] is None and "time: not modelled for a CPU" in said
+        assert plan["hours"] is None and "time: not modeled for a CPU" in said
         return
     assert "in place of the chip's own compiler" in said and "at the roofline" in said
     limits = plan["roofline_seconds"]
@@ -184,7 +213,7 @@ def test_the_record_of_a_tpu_is_told_and_drawn(tmp_path: Path) -> None:
     plan = json.loads(RECORD.read_text())
     said = plan_text(plan)
     assert "for TPU v5 lite by libtpu" in said and "it fits: 16.00 GiB" in said
-    assert f"total        {sum(plan['cycles_by_kind'].values()) / 1e6:6.2f}" in said
+    assert re.search(rf"^total +{sum(plan['cycles_by_kind'].values()) / 1e6:.2f}$", said, re.MULTILINE)
     assert said.count("ops/depthwise.py") >= 3
     plan_chart(plan["memory_bytes"], plan["cycles_by_kind"], "a title").savefig(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:

@@ -12,19 +12,20 @@ def plan_chart(memory: Mapping[str, int], cycles: Mapping[str, int] | None, titl
 
     Args:
       memory: bytes by kind.
-      cycles: modelled cycles by kind, or None.
+      cycles: modeled cycles by kind, or None.
       title: of the picture.
     """
     bars = {"memory a chip, MiB": {kind: used / 2**20 for kind, used in memory.items()}}
     if cycles is not None:
-        bars["modelled cycles of a step, M"] = {kind: count / 1e6 for kind, count in cycles.items()}
+        bars["modeled cycles of a step, M"] = {kind: count / 1e6 for kind, count in cycles.items()}
     figure = Figure(figsize=(10, 1 + 2 * len(bars)), layout="constrained")
     figure.suptitle(title)
     colors = light_series()
     for row, (label, parts) in enumerate(bars.items()):
         axes = figure.add_subplot(len(bars), 1, row + 1)
         left = 0.0
-        for number, (kind, size) in enumerate(sorted(parts.items(), key=lambda part: -part[1])):
+        ranked = sorted(((kind, size) for kind, size in parts.items() if size), key=lambda part: -part[1])
+        for number, (kind, size) in enumerate(ranked):
             axes.barh(
                 0,
                 size,

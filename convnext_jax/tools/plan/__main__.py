@@ -26,7 +26,7 @@ def main() -> None:
     """The command."""
     parser = command_line.Parser(
         "Compiles a training for chips that are not here, and says what it would need: memory of a chip by kind,\n"
-        "arithmetic, collectives, modelled cycles and time of a step beside the roofline, hours and chip hours.",
+        "arithmetic, collectives, modeled cycles and time of a step beside the roofline, hours and chip hours.",
         "Any field can be set: --config.section.field=value. For a TPU: pip install libtpu. Nothing is downloaded.",
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, such as configs/cifar100.py")

@@ -1,4 +1,4 @@
-"""Where the modelled cycles of a step go: by kind of operation, and the dearest instructions."""
+"""Where the modeled cycles of a step go: by kind of operation, and the dearest instructions."""
 
 import dataclasses
 from collections.abc import Sequence

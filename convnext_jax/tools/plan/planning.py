@@ -74,12 +74,12 @@ def _program_figures(run: CompiledRun, topology: Topology, result: dict[str, Any
     costs, traffic = step_costs(program, step), memory_traffic(program, step)
     chip, sent = topology.chip, bytes_sent(exchanged)
     cycles = sum(cost.cycles for cost in costs) if topology.is_tpu else None
-    limits = modelled = None
+    limits = modeled = None
     if chip is not None:
         limits = roofline(chip, flops=result["model_flops_per_chip"], accessed=traffic, sent=sent)
         # The collectives have no cycles. None is taken to overlap with the rest.
-        modelled = cycles / chip.clock + limits["interconnect"] if cycles is not None and chip.clock else None
-    seconds = modelled or (max(limits.values()) if limits else None)
+        modeled = cycles / chip.clock + limits["interconnect"] if cycles is not None and chip.clock else None
+    seconds = modeled or (max(limits.values()) if limits else None)
     return {
         "xla_flops_per_chip": counted["flops"],
         "xla_bytes_accessed_per_chip": counted["bytes accessed"],
@@ -92,7 +92,7 @@ def _program_figures(run: CompiledRun, topology: Topology, result: dict[str, Any
         "dearest": [dataclasses.asdict(cost) for cost in costs[:DEAREST]] if topology.is_tpu else None,
         "instructions_without_cycles": _without_cycles(step) if topology.is_tpu else None,
         "roofline_seconds": limits,
-        "modelled_step_seconds": modelled,
+        "modeled_step_seconds": modeled,
         "hours": None if seconds is None else seconds * result["total_steps"] / 3600,
         "chip_hours": None if seconds is None else seconds * result["total_steps"] / 3600 * topology.count,
     }

@@ -78,7 +78,7 @@ def _cycles(plan: dict[str, Any]) -> str:
     if plan["cycles"] is None:
         return "cycles: not available, since only TPU's compiler has a model of time"
     total = plan["cycles"]
-    rows = [("modelled cycles of a step", "M", "share")]
+    rows = [("modeled cycles of a step", "M", "share")]
     rows += [(kind, f"{cycles / 1e6:.2f}", f"{cycles / total:.0%}") for kind, cycles in plan["cycles_by_kind"].items()]
     rows.append(("total", f"{total / 1e6:.2f}", ""))
     dear = [("the dearest", "kind", "value", "", "M")]
@@ -93,14 +93,14 @@ def _cycles(plan: dict[str, Any]) -> str:
         for each in plan["dearest"]
     ]
     unknown = ", ".join(f"{count} {opcode}" for opcode, count in plan["instructions_without_cycles"].items())
-    note = f"\nwithout modelled cycles: {unknown}, and the collectives" if unknown else ""
+    note = f"\nwithout modeled cycles: {unknown}, and the collectives" if unknown else ""
     return plain_table(rows, numbers=(1, 2)) + "\n\n" + plain_table(dear, numbers=(4,)) + note
 
 
 def _time(plan: dict[str, Any]) -> str:
     limits, chip = plan["roofline_seconds"], plan["chip"]
     if limits is None:
-        return "time: not modelled for a CPU; python -m convnext_jax.tools.benchmark measures it"
+        return "time: not modeled for a CPU; python -m convnext_jax.tools.benchmark measures it"
     rows = [("time of a step", "ms", "at")]
     rates = {
         "arithmetic": f"{chip['peak_flops'] / 1e12:,.0f} TFLOP/s in bfloat16, the operations that the network needs",
@@ -108,14 +108,14 @@ def _time(plan: dict[str, Any]) -> str:
         "interconnect": f"{chip['link_bandwidth'] / 1e9:,.0f} GB/s sent over all links, in rings",
     }
     rows += [(f"roofline, {name}", _milliseconds(seconds), rates[name]) for name, seconds in limits.items()]
-    if plan["modelled_step_seconds"] is not None:
+    if plan["modeled_step_seconds"] is not None:
         clock = chip["peak_flops"] / chip["flops_per_cycle"]
-        on_cycles = plan["modelled_step_seconds"] - limits["interconnect"]
-        rows.append(("modelled", _milliseconds(on_cycles), f"{clock / 1e9:.2f} GHz, without the collectives"))
-        rows.append(("modelled, all", _milliseconds(plan["modelled_step_seconds"]), "no overlap with the collectives"))
-        rate = plan["batch_size"] / plan["modelled_step_seconds"]
-        share = limits["arithmetic"] / plan["modelled_step_seconds"]
-        basis = f"modelled: {rate:,.0f} images/s, {share:.0%} of the peak arithmetic"
+        on_cycles = plan["modeled_step_seconds"] - limits["interconnect"]
+        rows.append(("modeled", _milliseconds(on_cycles), f"{clock / 1e9:.2f} GHz, without the collectives"))
+        rows.append(("modeled, all", _milliseconds(plan["modeled_step_seconds"]), "no overlap with the collectives"))
+        rate = plan["batch_size"] / plan["modeled_step_seconds"]
+        share = limits["arithmetic"] / plan["modeled_step_seconds"]
+        basis = f"modeled: {rate:,.0f} images/s, {share:.0%} of the peak arithmetic"
     else:
         rate = plan["batch_size"] / max(limits.values())
         basis = f"at the roofline, the most that can be: {rate:,.0f} images/s"
