@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.report.plan_chart import plan_chart
 from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.tools.plan import __main__ as command
+from convnext_jax.tools.plan import planning
 from convnext_jax.tools.plan.chips import CHIPS
 from convnext_jax.tools.plan.compile import CompiledRun, compile_run, memory_by_kind, shapes_as_dataset
 from convnext_jax.tools.plan.extent import extent_before_data
@@ -34,7 +36,6 @@ from convnext_jax.tools.plan.hlo import (
     step_instructions,
 )
 from convnext_jax.tools.plan.kinds import by_kind, step_costs
-from convnext_jax.tools.plan.planning import plan_of
 from convnext_jax.tools.plan.roofline import bytes_sent, roofline
 from convnext_jax.tools.plan.text import plan_text
 from convnext_jax.tools.plan.topology import devices_of, read_topology
@@ -192,10 +193,28 @@ def test_a_step_exchanges_its_gradients_once(run: CompiledRun) -> None:
     assert exchange == Collective("all-reduce", 4 * (parameters + 2), 2, 1, ("f32",))
 
 
+def test_the_largest_batch_is_found_from_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def compiled(experiment: Experiment, extent: Extent, sharding: Sharding) -> SimpleNamespace:
+        tried.append(experiment.run.batch_size)
+        return SimpleNamespace(program=None if experiment.run.batch_size > 20_000 else "a program")
+
+    monkeypatch.setattr(planning, "compile_run", compiled)
+    monkeypatch.setattr(planning, "memory_by_kind", lambda run: {"temporaries": 10**6 * tried[-1], "program": 10**9})
+    topology, known = read_topology("v5e:1x2"), {8: 10**9 + 8 * 10**6}
+    extent = dataclasses.replace(EXTENT, train_examples=50_000)
+    sharding = Sharding(make_mesh(jax.devices()[:2]))
+    found = planning.largest_that_fits(lenet(), extent, topology, sharding, known)
+    exact = (16 * 2**30 - 10**9) // 10**6
+    assert exact * 15 / 16 <= found["batch_size"] <= exact and found["batch_size"] % 2 == 0
+    assert 8 not in tried and len(tried) <= 5 and found["bytes_by_batch"]["8"] == known[8]
+
+
 @pytest.mark.parametrize("name", ["cpu:2", "h100:2"])
 def test_a_plan_says_what_it_knows(name: str, run: CompiledRun) -> None:
     topology = read_topology(name)
-    plan = plan_of(run, EXTENT, topology, run.plan.spec.sharding)
+    plan = planning.plan_of(run, EXTENT, topology, run.plan.spec.sharding)
     json.dumps(plan)
     said = plan_text(plan)
     assert "it fits: " in said and "all-reduce" in said and "cycles: not available" in said

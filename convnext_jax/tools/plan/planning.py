@@ -153,14 +153,9 @@ def largest_that_fits(
             known[batch] = None if run.program is None else sum(memory_by_kind(run).values())
         return known[batch]
 
-    unit = batch_unit(experiment, sharding)
-    best = largest_batch(
-        needed,
-        limit,
-        first=experiment.run.batch_size,
-        unit=unit,
-        most=extent.train_examples or experiment.run.batch_size,
-    )
+    unit, batch = batch_unit(experiment, sharding), experiment.run.batch_size
+    most = extent.train_examples or batch
+    best = largest_batch(needed, limit, first=max(unit, batch - batch % unit), unit=unit, most=most)
     return {
         "batch_size": best.batch_size,
         "bytes_by_batch": {str(batch): used for batch, used in sorted(best.bytes_by_batch.items())},
