@@ -117,6 +117,11 @@ COMMANDS = (
         {"WEIGHTS": A_FILE, "--model": NAME, "--output": NEW_FOLDER},
     ),
     Command(
+        "convnext_jax.tools.plan.__main__",
+        ("--config", CONFIG, "--topology", "cpu:1"),
+        {"--config": A_FILE, "--topology": NAME, "--json": NEW_FILE, "--picture": NEW_FILE, **CONFIG_FIELDS},
+    ),
+    Command(
         "convnext_jax.tools.predict",
         ("{tmp}/picture.png", *WORKDIR),
         {

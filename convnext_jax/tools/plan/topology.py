@@ -98,6 +98,10 @@ def start_on_cpu(topology: Topology) -> None:
     """Starts JAX on the CPU alone, with as many devices as a topology simulates. To be called before anything else."""
     import jax
 
-    jax.config.update("jax_platforms", "cpu")
+    from convnext_jax.run.jax_settings import start_jax
+
+    # What was compiled for chips that are not here cannot be loaded from a cache.
+    jax.config.update("jax_enable_compilation_cache", False)
     if not topology.is_tpu:
         jax.config.update("jax_num_cpu_devices", topology.count)
+    start_jax("cpu")
