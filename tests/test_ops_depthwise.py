@@ -18,6 +18,8 @@ CASES = [
     *(("conv", 7, side) for side in (1, 2, 8, 33)),
     *(("shift", 7, side) for side in (1, 2, 8, 14, 33)),
     *(("banded", 7, side) for side in (1, 2, 5, 6, 7, 16)),
+    *(("strip", 7, side) for side in (1, 2, 8, 16, 17, 33)),
+    *(("strip", 15, side) for side in (4, 40)),
     *(("auto", 3, side) for side in (3, 4, 5)),
     *((algorithm, size, side) for algorithm in ("conv", "banded") for size, side in ((1, 5), (3, 16), (31, 4))),
     *(("shift", size, side) for size, side in ((1, 5), (3, 16), (5, 8), (9, 4))),
@@ -89,13 +91,14 @@ def test_bfloat16_maps_are_summed_in_float32(algorithm: str) -> None:
     x, grad = x.astype(jnp.bfloat16), grad.astype(jnp.bfloat16)
     y, by_x, by_kernel = run(algorithm, x, kernel, grad)
     assert (y.dtype, by_x.dtype, by_kernel.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
-    if algorithm == "conv":  # a library takes maps and kernels of one dtype
+    products = algorithm in ("conv", "strip")
+    if products:  # a library takes maps and kernels of one dtype
         kernel = np.asarray(kernel.astype(jnp.bfloat16), np.float32)
     expected_by_x, expected_by_kernel = reference_gradients(x.astype(np.float32), kernel, grad.astype(np.float32))
     # Half a unit in the last of bfloat16's 8 bits: only the result was rounded.
     np.testing.assert_allclose(y.astype(np.float32), reference(x.astype(np.float32), kernel), rtol=2.0**-8, atol=1e-5)
     np.testing.assert_allclose(by_x.astype(np.float32), expected_by_x, rtol=2.0**-8, atol=1e-5)
-    rounding = 2.0**-8 if algorithm == "conv" else 1e-5
+    rounding = 2.0**-8 if products else 1e-5
     np.testing.assert_allclose(by_kernel, expected_by_kernel, rtol=rounding, atol=5e-5)
 
 
@@ -209,3 +212,14 @@ def test_a_kernel_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
 def test_an_unknown_implementation_is_refused() -> None:
     with pytest.raises(ValueError, match="'shifted' is none of auto, conv, shift, banded"):
         depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros((7, 7, 3)), implementation="shifted")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "batch", "size", "products"),
+    [("bfloat16", 16, 7, True), ("float32", 16, 7, False), ("bfloat16", 8, 7, False), ("bfloat16", 16, 3, False)],
+)
+def test_a_tpu_gets_products_where_they_are_faster(dtype: str, batch: int, size: int, products: bool) -> None:
+    x, kernel = jnp.zeros((batch, 8, 8, 4), dtype), jnp.zeros((size, size, 4))
+    lowered = jax.jit(depthwise_conv).trace(x, kernel).lower(lowering_platforms=("tpu",)).as_text()
+    assert ("dot_general" in lowered) == products
+    assert ("convolution" in lowered) != products

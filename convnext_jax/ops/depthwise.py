@@ -1,8 +1,8 @@
 """Depthwise convolution, with gradients of its own that are fast on every platform.
 
 On a CPU two rules choose the algorithm, by the size of the map and of the kernel. They agree with 97 of the 100 fastest
-choices that were measured (benchmarks/notes.md). Other platforms get XLA's grouped convolution, except for the kernel's
-gradient on the smallest maps of an NVIDIA GPU.
+choices that were measured (benchmarks/notes.md). A TPU gets products in its matrix units, except for the kernel's
+gradient. All else is XLA's grouped convolution, but for the kernel's gradient on the smallest maps of an NVIDIA GPU.
 """
 
 import functools
@@ -18,9 +18,10 @@ from convnext_jax.ops.depthwise_cpu import (
     shifted_conv,
     shifted_kernel_gradient,
 )
-from convnext_jax.ops.partition import sum_over_parts
+from convnext_jax.ops.depthwise_tpu import strip_conv, suits_strips
+from convnext_jax.ops.partition import batch_parts, sum_over_parts
 
-IMPLEMENTATIONS = ("auto", "conv", "shift", "banded")
+IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "strip")
 # Up to this many pixels cuDNN's gradient by the kernel is slow: at 4x4 nine times as slow as banded matrices on an
 # H100, at 8x8 as fast (benchmarks/results/depthwise_h100.json).
 _GPU_BANDED_PIXELS = 16
@@ -41,7 +42,8 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "au
       x: [B,H,W,C], float32 or bfloat16.
       kernel: [k,k,1,C] or [k,k,C], k odd. Its gradient has its own dtype.
       implementation: "auto" chooses by platform and shape. For experiments, "conv" is XLA's grouped convolution, and
-        "shift" and "banded" are the two algorithms of `convnext_jax.ops.depthwise_cpu`.
+        "shift" and "banded" are the two algorithms of `convnext_jax.ops.depthwise_cpu`, "strip" is that of
+        `convnext_jax.ops.depthwise_tpu`, which has no gradient by the kernel of its own.
 
     Returns:
       [B,H,W,C] in the dtype of x.
@@ -112,7 +114,8 @@ _kernel_gradient.defvjp(_kernel_gradient_fwd, _kernel_gradient_bwd)
 def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
     pixels, taps = x.shape[1] * x.shape[2], kernel.shape[0] ** 2
     on_cpu = "banded" if pixels <= taps else "shift"
-    return _on_platform(implementation, _CONVOLVE, x, kernel, cpu=on_cpu, cuda="conv")
+    on_tpu = "strip" if suits_strips(x, kernel.shape[0], batch_parts()) else "conv"
+    return _on_platform(implementation, _CONVOLVE, x, kernel, cpu=on_cpu, tpu=on_tpu)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -131,11 +134,12 @@ def _on_platform(
     other: jax.Array,
     *,
     cpu: str,
-    cuda: str,
+    cuda: str = "conv",
+    tpu: str = "conv",
 ) -> jax.Array:
     """The one place that chooses: by the platform compiled for, which need not be the one of this process."""
     if implementation == "auto":
-        others = {"cuda": algorithms[cuda]} if cuda != "conv" else {}
+        others = {name: algorithms[own] for name, own in (("cuda", cuda), ("tpu", tpu)) if own != "conv"}
         return jax.lax.platform_dependent(x, other, cpu=cpu_call(algorithms[cpu]), **others, default=algorithms["conv"])
     # XLA's own convolution is no call: in a call its gradient takes up to a hundred times as long.
     algorithm = algorithms[implementation]
@@ -182,9 +186,15 @@ def _kernel_gradient_wide(kernel_gradient: Callable[..., jax.Array]) -> Callable
     return call
 
 
-_CONVOLVE = {"conv": _conv, "shift": _convolve_wide(shifted_conv), "banded": _convolve_wide(banded_conv)}
+_CONVOLVE = {
+    "conv": _conv,
+    "shift": _convolve_wide(shifted_conv),
+    "banded": _convolve_wide(banded_conv),
+    "strip": strip_conv,
+}
 _KERNEL_GRADIENT = {
     "conv": _conv_kernel_gradient,
     "shift": _kernel_gradient_wide(shifted_kernel_gradient),
     "banded": _kernel_gradient_wide(banded_kernel_gradient),
+    "strip": _conv_kernel_gradient,
 }

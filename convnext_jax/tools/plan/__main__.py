@@ -73,7 +73,7 @@ def print_plan(experiment: Experiment, extent: Extent, topology: Topology, argum
     from convnext_jax.tools.plan.planning import largest_that_fits, plan_of
     from convnext_jax.tools.plan.text import plan_text
 
-    sharding = Sharding(make_mesh(devices_of(topology)))
+    sharding = Sharding(make_mesh(devices_of(topology), fsdp=experiment.run.fsdp))
     say(f"compiling the training step for {topology.name}; for a TPU that takes minutes")
     plan: dict[str, Any] = plan_of(compile_run(experiment, extent, sharding), extent, topology, sharding)
     if arguments.largest_batch:
