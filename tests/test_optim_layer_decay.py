@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import EVERY_LAYER
 from tiny import tiny_model
 
-from convnext_jax.models import abstract_model, count_parameters, create_model, list_models
+from convnext_jax.models import abstract_model, count_parameters, create_model
 from convnext_jax.models.parameters import AbstractModel, flat
 from convnext_jax.optim.layer_decay import decay_levels, scale_by_layer_decay
 from convnext_jax.optim.summary import summarize_levels
@@ -27,7 +28,7 @@ def factors(model: AbstractModel, decay: float, kind: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", EVERY_LAYER)
 def test_the_levels_cover_each_parameter_once_and_rise_to_the_head(name: str, kind: str) -> None:
     model = shapes(name)
     levels = decay_levels(model, 0.5, kind)

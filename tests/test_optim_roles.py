@@ -6,7 +6,7 @@ import functools
 import jax
 import optax
 import pytest
-from networks import TINY
+from networks import EVERY_LAYER, TINY
 
 from convnext_jax.config import OptimConfig
 from convnext_jax.errors import UserError
@@ -17,14 +17,14 @@ from convnext_jax.models.parameters import AbstractModel, flat, nested
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.summary import summarize_roles
 
-ARCHITECTURES: dict[str, Architecture] = {
-    **MODELS,
+VARIANTS: dict[str, Architecture] = {
     **{block: dataclasses.replace(TINY, block=block) for block in BLOCKS},
     "dense": dataclasses.replace(TINY, convolution="dense"),
     "batch norm": dataclasses.replace(TINY, norm="batch", grn=True),
     "swin_mlp": dataclasses.replace(TINY, swin_mlp_stages=(1, 2, 3, 4)),
     "two stem convolutions": dataclasses.replace(TINY, stem="conv7x7_patch2", bilstm2d=True),
 }
+ARCHITECTURES: dict[str, Architecture] = {**MODELS, **VARIANTS}
 
 
 @functools.cache
@@ -32,7 +32,7 @@ def shapes(name: str) -> AbstractModel:
     return abstract_model(lambda: create_model(ARCHITECTURES[name], num_classes=10))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", (*EVERY_LAYER, *VARIANTS))
 def test_each_parameter_has_one_role_that_fits_its_place_and_shape(name: str) -> None:
     model = shapes(name)
     roles = flat(model.roles)
@@ -51,7 +51,7 @@ def test_each_parameter_has_one_role_that_fits_its_place_and_shape(name: str) ->
 
 
 def test_every_role_is_found_in_some_network() -> None:
-    assert {role for name in ARCHITECTURES for role in flat(shapes(name).roles).values()} == set(Role)
+    assert {role for name in (*EVERY_LAYER, *VARIANTS) for role in flat(shapes(name).roles).values()} == set(Role)
 
 
 @pytest.mark.parametrize(
