@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext_jax.ops.gelu import gelu
+from convnext_jax.ops.gelu import cdf_by_tanh, gelu
 
 POINTS = np.linspace(-9.0, 9.0, 721)
 CDF = np.array([0.5 * math.erfc(-x / math.sqrt(2.0)) for x in POINTS])
@@ -57,3 +57,16 @@ def test_the_compiled_backward_pass_keeps_nothing_besides() -> None:
         return jax.jit(loss).lower(x).compile().memory_analysis().temp_size_in_bytes
 
     assert memory(gelu) < x.nbytes <= memory(lambda x: 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5))))
+
+
+def test_the_form_for_a_tpu_is_within_bfloat16_s_rounding() -> None:
+    x = jnp.asarray(POINTS, jnp.float32)
+    np.testing.assert_allclose(cdf_by_tanh(x), CDF, atol=2e-6)
+    assert cdf_by_tanh(jnp.array([-1e30, 1e30, np.inf])).tolist() == [0.0, 1.0, 1.0]
+    assert np.isnan(cdf_by_tanh(jnp.float32(np.nan)))
+
+
+@pytest.mark.parametrize(("dtype", "has_erf"), [(jnp.bfloat16, False), (jnp.float32, True)])
+def test_a_tpu_has_no_erf_in_bfloat16(dtype: jnp.dtype, has_erf: bool) -> None:
+    lowered = jax.jit(gelu).trace(jnp.zeros(8, dtype)).lower(lowering_platforms=("tpu",)).as_text()
+    assert ("erf" in lowered) == has_erf
