@@ -12,6 +12,7 @@ from convnext_jax.augment.erasing import random_erasing
 from convnext_jax.augment.geometry import (
     affine,
     alternating_flip,
+    crop_by_choice,
     random_crop,
     random_flip,
     random_resized_crop,
@@ -44,6 +45,14 @@ def test_crop_takes_every_place_of_the_padded_image_about_equally_often(fill: np
 def test_no_padding_leaves_the_images_alone():
     images = jnp.asarray(IMAGE[None])
     assert random_crop(jax.random.key(0), images, 0) is images
+
+
+def test_the_crop_of_a_tpu_is_the_same() -> None:
+    padded = np.random.default_rng(0).integers(0, 256, (25, 9, 11, 3), dtype=np.uint8)
+    offsets = np.stack(np.divmod(np.arange(25), 5), 1).astype(np.int32)
+    found = crop_by_choice(2, jnp.asarray(padded), jnp.asarray(offsets))
+    expected = [image[top : top + 5, left : left + 7] for image, (top, left) in zip(padded, offsets, strict=True)]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_flip_mirrors_half_of_the_images():

@@ -1,5 +1,7 @@
 """Operations that move pixels: crops, flips and affine maps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -37,7 +39,29 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int, fill: jax.Array
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, channels))
 
-    return jax.vmap(crop)(padded, offsets)
+    # A TPU would take the slices of a batch one after another.
+    on_tpu = functools.partial(crop_by_choice, padding)
+    return jax.lax.platform_dependent(padded, offsets, tpu=on_tpu, default=jax.vmap(crop))
+
+
+def crop_by_choice(padding: int, padded: jax.Array, offsets: jax.Array) -> jax.Array:
+    """Crops each image by a choice between all positions, first of the rows and then of the columns.
+
+    Args:
+      padding: p, number of pixels that were added on each side.
+      padded: [B,H + 2 p,W + 2 p,C].
+      offsets: the row and the column where each crop begins, in [0, 2 p], int32 [B,2].
+
+    Returns:
+      [B,H,W,C]
+    """
+    for axis in (1, 2):
+        size, begins = padded.shape[axis] - 2 * padding, offsets[:, axis - 1, None, None, None]
+        at = [jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(2 * padding + 1)]
+        padded = at[0]
+        for start, crop in enumerate(at):
+            padded = jnp.where(begins == start, crop, padded)
+    return padded
 
 
 def mirror(images: jax.Array, mirrored: jax.Array) -> jax.Array:
