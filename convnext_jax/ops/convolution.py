@@ -5,6 +5,7 @@ fast everywhere.
 """
 
 import jax
+import jax.numpy as jnp  # noqa: F401  (the example)
 
 from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv, window_conv
 from convnext_jax.ops.grouped_convolution import grouped_conv
