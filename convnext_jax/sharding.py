@@ -60,6 +60,11 @@ class Sharding:
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
 
     @property
+    def batches(self) -> NamedSharding:
+        """The second axis split over the devices: the batches of several steps, one after another."""
+        return NamedSharding(self.mesh, PartitionSpec(None, ("data", "fsdp")))
+
+    @property
     def splits_state(self) -> bool:
         """Whether a device has only a part of the state."""
         return self.mesh.shape["fsdp"] > 1

@@ -15,6 +15,20 @@ def epoch_order(seed: int | jax.Array, epoch: int | jax.Array, num_examples: int
     return jax.random.permutation(stream_key(seed, Stream.ORDER, epoch), num_examples).astype(jnp.int32)
 
 
+@functools.lru_cache(maxsize=2)
+def host_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """Returns the same order as `epoch_order`, in the memory of the host, int32 [N].
+
+    It is drawn on a CPU, since an accelerator that is busy with a call would draw it after that.
+    """
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names accelerators alone
+        device = None
+    with jax.default_device(device):
+        return np.asarray(epoch_order(jnp.uint32(seed), jnp.int32(epoch), num_examples))
+
+
 class EpochOrders:
     """The order of the current epoch, drawn once for all calls to the device that are in it.
 

@@ -130,3 +130,6 @@ class ResidentSource:
         """See `BatchSource.abstract_feed`."""
         feed: Any = (jax.ShapeDtypeStruct((self.num_examples,), jnp.int32), *[jax.ShapeDtypeStruct((), jnp.int32)] * 2)
         return abstract(ResidentFeed(self.split, *feed), self._sharding.replicated)
+
+    def close(self) -> None:
+        """See `BatchSource.close`. Nothing reads for it."""

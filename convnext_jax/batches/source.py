@@ -66,3 +66,7 @@ class BatchSource(Protocol):
     def abstract_feed(self) -> Any:
         """Returns the shapes, dtypes and shardings of what `feed` returns, the same for every call."""
         ...
+
+    def close(self) -> None:
+        """Ends what reads for the source. It hands out no batches after that."""
+        ...

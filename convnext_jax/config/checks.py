@@ -13,6 +13,7 @@ SCHEDULES = ("cosine", "step", "one_cycle", "warmup_stable_decay")
 # (section, field): the names that it may have. The network's own are in its family's file.
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("model", "dtype"): DTYPES,
+    ("data", "resident"): ("auto", "always", "never"),
     ("augment", "crop_mode"): ("reflect", "constant"),
     ("augment", "flip"): ("random", "alternating", "none"),
     ("augment", "policy"): ("none", "randaugment", "trivialaugment"),

@@ -63,6 +63,9 @@ class DataConfig:
       validation_fraction: share of every class, in [0, 1), that is held out of train and evaluated instead of the test
         split, so that tuning leaves that alone. The same examples whatever the seed. For an ``image_folder`` that has
         ``train/`` alone, and a TFDS data set that has ``train`` alone, the share is the test split.
+      resident: whether the training split lies on the devices: ``always``; ``never``, each call's batches are read from
+        the host's files while the one before it runs; or ``auto``, on the devices if it takes at most a quarter of the
+        memory of each. Changes no figure.
     """
 
     name: str = "cifar100"
@@ -71,6 +74,7 @@ class DataConfig:
     image_size: int | None = None
     channels: int | None = None
     validation_fraction: float = 0.0
+    resident: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

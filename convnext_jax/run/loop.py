@@ -16,7 +16,6 @@ from convnext_jax.run.saving import SaveFailed, Saver
 from convnext_jax.run.signals import NOTHING_NEW, StopSignals
 from convnext_jax.run.summary import write_summary
 from convnext_jax.sharding import put
-from convnext_jax.train.step import MOST_STEPS
 
 
 class Stopped(Exception):
@@ -81,7 +80,7 @@ class _Training:
         self._reporter = Reporter(run, self._saver)
         self._step, self._state = run.first_step, run.state
         settings = run.plan.experiment.run
-        self._most_steps = min(settings.steps_per_dispatch, MOST_STEPS)
+        self._most_steps = run.plan.most_steps
         self._interval = _Interval(self._step, settings.checkpoint_minutes, settings.checkpoint_steps)
         self._to_evaluate = _is_not_evaluated(run)
         self._figures: dict[str, float] | None = None  # of the state that was evaluated last

@@ -16,8 +16,9 @@ from convnext_jax import data
 from convnext_jax.augment.pipeline import augment, check_augment
 from convnext_jax.batches.resident import ResidentSource, ResidentSplit, abstract_split, put_split
 from convnext_jax.batches.source import BatchSource
+from convnext_jax.batches.streaming import StreamingSource, first_limit, is_streamed
 from convnext_jax.config import Experiment
-from convnext_jax.data import Dataset
+from convnext_jax.data import Dataset, Split
 from convnext_jax.errors import UserError
 from convnext_jax.models.interface import Model
 from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters, split_model
@@ -34,7 +35,7 @@ from convnext_jax.storage.cloud import local_path
 from convnext_jax.tasks.classification import Classification
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
-from convnext_jax.train.step import StepSpec
+from convnext_jax.train.step import MOST_STEPS, StepSpec
 from convnext_jax.workdir.best_metric import best_metric
 from convnext_jax.workdir.checkpoint_folder import ITEMS
 from convnext_jax.workdir.checkpoints import Checkpoints
@@ -77,6 +78,11 @@ class RunPlan:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.experiment.run.epochs * self.steps_per_epoch
+
+    @property
+    def most_steps(self) -> int:
+        """The most steps of a call to the device."""
+        return most_steps(self.experiment)
 
     @property
     def steps_before_decay(self) -> int | None:
@@ -206,7 +212,10 @@ def _prepare(
     dataset = load_data(experiment, peers) if dataset is None else dataset
     with peers.together():
         check_against_data(experiment, dataset, sharding)
-        plan = make_plan(experiment, dataset, sharding, rollbacks)
+    # What fits in one process may not fit in another, and all run the same program.
+    streamed = any(peers.gather(is_streamed_here(experiment, dataset, sharding)))
+    with peers.together():
+        plan = make_plan(experiment, dataset, sharding, rollbacks, streamed=streamed)
         if rollbacks:
             compiler = resources.enter_context(StepCompiler())  # its programs are like nobody else's
         record = DatasetRecord.of(dataset)
@@ -240,6 +249,10 @@ def _prepare(
         compiler.begin(sizes, plan.spec, plan.state)
     # XLA compiles meanwhile.
     source, evaluated = put_data(plan, dataset)
+    resources.callback(source.close)
+    if isinstance(source, StreamingSource):
+        output.say(f"the training split is streamed from {dataset.origin or 'the host'}")
+        source.read_ahead(first_step)
     state = restore_state(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)
     output.begin(first_step)
     return Run(plan, output, peers, lock, checkpoints, compiler, first_step, state, source, evaluated, resources)
@@ -292,15 +305,38 @@ def check_same_data(workdir: Path, now: DatasetRecord) -> None:
     DatasetRecord.read(workdir).check_same(now, workdir, "restore them, or begin a new run in another --workdir")
 
 
+def is_streamed_here(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> bool:
+    """Returns whether the training split is streamed, as far as this process alone can tell."""
+    return is_streamed(experiment.data.resident, dataset.train, first_limit(sharding))
+
+
+def most_steps(experiment: Experiment) -> int:
+    """Returns the most steps of a call to the device."""
+    return min(experiment.run.steps_per_dispatch, MOST_STEPS)
+
+
 def make_plan(
-    experiment: Experiment, dataset: Dataset, sharding: Sharding, rollbacks: Sequence[Rollback] = ()
+    experiment: Experiment,
+    dataset: Dataset,
+    sharding: Sharding,
+    rollbacks: Sequence[Rollback] = (),
+    *,
+    streamed: bool = False,
 ) -> RunPlan:
-    """Returns a run as shapes. Nothing is computed or allocated."""
+    """Returns a run as shapes. Nothing is computed or allocated.
+
+    Args:
+      experiment: the settings.
+      dataset: the data.
+      sharding: the devices.
+      rollbacks: how often the run was taken back.
+      streamed: whether the training split is streamed, and not on the devices.
+    """
     record = DatasetRecord.of(dataset, with_splits=False)
     optim = experiment.optim
     task = Classification(len(record.class_names), optim.label_smoothing)
     model = _abstract_model(experiment, num_classes=task.num_outputs, in_channels=len(record.mean))
-    train = abstract_split(dataset.train, sharding)
+    train = dataset.train if streamed else abstract_split(dataset.train, sharding)
     source = _source(experiment, train, sharding)
     schedule = make_schedule(optim, experiment.run.epochs, source.steps_per_epoch)
     schedule = reduced(schedule, [(rollback.from_step, rollback.factor) for rollback in rollbacks])
@@ -331,10 +367,13 @@ def make_plan(
 
 
 def put_data(plan: RunPlan, dataset: Dataset) -> tuple[BatchSource, ResidentSplit]:
-    """Puts the data of a planned run on the devices: where its batches come from, and what it is evaluated on."""
-    sharding = plan.spec.sharding
-    train, evaluated = put_split(dataset.train, sharding), put_split(dataset.evaluated[1], sharding)
-    return _source(plan.experiment, train, sharding), evaluated
+    """Makes the data of a planned run ready: where its batches come from, and what it is evaluated on.
+
+    What is not streamed is put on the devices. The source is to be closed.
+    """
+    sharding, streamed = plan.spec.sharding, isinstance(plan.spec.source, StreamingSource)
+    train = dataset.train if streamed else put_split(dataset.train, sharding)
+    return _source(plan.experiment, train, sharding), put_split(dataset.evaluated[1], sharding)
 
 
 def initial_state(plan: RunPlan, weights: Path | None = None, output: Output | None = None) -> TrainState:
@@ -379,9 +418,12 @@ def _start_from(weights: Path, plan: RunPlan, params: Any, batch_stats: Any) -> 
     return start_from(ModelFolder.read(weights), plan.experiment.model.architecture, params, batch_stats)
 
 
-def _source(experiment: Experiment, split: ResidentSplit, sharding: Sharding) -> ResidentSource:
-    run = experiment.run
-    return ResidentSource(split, seed=run.seed, batch_size=run.batch_size, sharding=sharding)
+def _source(experiment: Experiment, split: ResidentSplit | Split, sharding: Sharding) -> BatchSource:
+    seed, batch_size = experiment.run.seed, experiment.run.batch_size
+    if isinstance(split, ResidentSplit):
+        return ResidentSource(split, seed=seed, batch_size=batch_size, sharding=sharding)
+    steps = most_steps(experiment)
+    return StreamingSource(split, seed=seed, batch_size=batch_size, sharding=sharding, most_steps=steps)
 
 
 def _abstract_model(experiment: Experiment, *, num_classes: int, in_channels: int) -> AbstractModel:

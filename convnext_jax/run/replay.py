@@ -1,5 +1,6 @@
 """A step of a run taken once more, to be looked at: its pictures, its labels, and where its numbers are too large."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,21 @@ from convnext_jax.batches.order import call_length
 from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
 from convnext_jax.models.parameters import flat, merge_model
-from convnext_jax.run.prepare import RunPlan, check_same_data, initial_state, make_plan, put_data, restore_state
+from convnext_jax.run.prepare import (
+    RunPlan,
+    check_same_data,
+    initial_state,
+    is_streamed_here,
+    make_plan,
+    put_data,
+    restore_state,
+)
 from convnext_jax.sharding import Sharding, put
 from convnext_jax.tasks.interface import training_loss
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.gradients import accumulated_gradient, gradient_norm
 from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import MOST_STEPS, StepSpec, prepare_inputs
+from convnext_jax.train.step import StepSpec, prepare_inputs
 from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import read_experiment
 from convnext_jax.workdir.dataset_record import DatasetRecord
@@ -72,18 +81,21 @@ def replay(
     rollbacks = read_rollbacks(workdir)
     while rollbacks and rollbacks[-1].diverged_at == step:
         rollbacks.pop()
-    plan = make_plan(experiment, dataset, Sharding(mesh), rollbacks)
+    sharding = Sharding(mesh)
+    streamed = is_streamed_here(experiment, dataset, sharding)
+    plan = make_plan(experiment, dataset, sharding, rollbacks, streamed=streamed)
     if not 1 <= step <= plan.total_steps:
         raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to {plan.total_steps}")
     from_step, state = _state_before(plan, workdir, step)
     source, _ = put_data(plan, dataset)
     seed = put(np.uint32(experiment.run.seed), plan.spec.sharding.replicated)
     say(f"taking the steps {from_step + 1} to {step} again")
-    with StepCompiler() as compiler:
-        while int(state.step) < step - 1:
-            state = _advance(plan, compiler, state, source, seed, step - 1)
-    spec = dataclasses.replace(plan.spec, image_size=plan.image_size_at(step - 1))
-    feed = source.feed(step - 1, 1)
+    with contextlib.closing(source):
+        with StepCompiler() as compiler:
+            while int(state.step) < step - 1:
+                state = _advance(plan, compiler, state, source, seed, step - 1)
+        spec = dataclasses.replace(plan.spec, image_size=plan.image_size_at(step - 1))
+        feed = source.feed(step - 1, 1)
     looked = jax.jit(lambda state, feed: _look(spec, state, feed, seed))(state, feed)
     images, indices, targets, losses, statistics = jax.device_get(looked)
     mean, std = (np.asarray(values, np.float32) for values in (plan.record.mean, plan.record.std))
@@ -114,7 +126,7 @@ def _advance(
     done = int(state.step)
     size = plan.image_size_at(done)
     compiler.begin([size], plan.spec, plan.state)
-    count = min(call_length(done, plan.steps_per_epoch, MOST_STEPS), until - done)
+    count = min(call_length(done, plan.steps_per_epoch, plan.most_steps), until - done)
     number = put(np.int32(count), plan.spec.sharding.replicated)
     return compiler.wait_for(size)(state, source.feed(done, count), number, seed)[0]
 

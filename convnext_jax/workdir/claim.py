@@ -17,6 +17,7 @@ from convnext_jax.workdir.migrations import FORMAT, Migrated, migrate
 _NO_IDENTITY = (
     ("data", "data_dir"),
     ("data", "manual_dir"),
+    ("data", "resident"),
     ("model", "remat"),
     ("run", "best_metric"),
     ("run", "checkpoint_minutes"),

@@ -17,7 +17,14 @@ from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
 from convnext_jax.models.costs import count_macs
 from convnext_jax.models.parameters import merge_model
-from convnext_jax.run.prepare import RunPlan, check_against_data, initial_state, make_plan, put_data
+from convnext_jax.run.prepare import (
+    RunPlan,
+    check_against_data,
+    initial_state,
+    is_streamed_here,
+    make_plan,
+    put_data,
+)
 from convnext_jax.sharding import Sharding
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Metrics, StepSpec, lower_train_steps, train_step
@@ -101,7 +108,9 @@ def pipeline_part(
       image_size: side in pixels that the images are scaled to inside the step; None keeps their own.
     """
     check_against_data(experiment, dataset, sharding)
-    plan = make_plan(experiment, dataset, sharding)
+    most = max(num_steps, experiment.run.steps_per_dispatch)
+    experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, steps_per_dispatch=most))
+    plan = make_plan(experiment, dataset, sharding, streamed=is_streamed_here(experiment, dataset, sharding))
     spec = dataclasses.replace(plan.spec, image_size=image_size)
     state, (source, _), seed = initial_state(plan), put_data(plan, dataset), _seed(experiment, sharding)
     count = jax.device_put(jnp.int32(num_steps), sharding.replicated)

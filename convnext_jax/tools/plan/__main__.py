@@ -70,12 +70,13 @@ def print_plan(experiment: Experiment, extent: Extent, topology: Topology, argum
     from convnext_jax.storage.files import write_json
     from convnext_jax.tools.benchmark.timing import say
     from convnext_jax.tools.plan.compile import compile_run
-    from convnext_jax.tools.plan.planning import largest_that_fits, plan_of
+    from convnext_jax.tools.plan.planning import chip_memory, largest_that_fits, plan_of
     from convnext_jax.tools.plan.text import plan_text
 
     sharding = Sharding(make_mesh(devices_of(topology), fsdp=experiment.run.fsdp))
     say(f"compiling the training step for {topology.name}; for a TPU that takes minutes")
-    plan: dict[str, Any] = plan_of(compile_run(experiment, extent, sharding), extent, topology, sharding)
+    compiled = compile_run(experiment, extent, sharding, chip_memory(topology, sharding))
+    plan: dict[str, Any] = plan_of(compiled, extent, topology, sharding)
     if arguments.largest_batch:
         known = {experiment.run.batch_size: plan["total_memory_bytes"]}
         plan["largest_batch"] = largest_that_fits(experiment, extent, topology, sharding, known)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from convnext_jax.batches.streaming import is_streamed
 from convnext_jax.config import Experiment
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
@@ -32,13 +33,14 @@ class CompiledRun:
     seconds: float
 
 
-def compile_run(experiment: Experiment, extent: Extent, sharding: Sharding) -> CompiledRun:
+def compile_run(experiment: Experiment, extent: Extent, sharding: Sharding, limit: int | None = None) -> CompiledRun:
     """Compiles the training step of an experiment.
 
     Args:
       experiment: the settings. ``model.dtype`` is not ``auto``, which would mean that of this machine.
       extent: of the data set, whose number of training examples is known.
       sharding: the devices.
+      limit: bytes that a program may use on each of them; None if that is not known.
 
     Raises:
       UserError: the batch cannot be split over the devices, or the images do not suit the settings.
@@ -46,7 +48,9 @@ def compile_run(experiment: Experiment, extent: Extent, sharding: Sharding) -> C
     dataset = shapes_as_dataset(extent, experiment.data.validation_fraction)
     check_against_data(experiment, dataset, sharding)
     started = time.perf_counter()
-    plan = make_plan(experiment, dataset, sharding)
+    plan = make_plan(
+        experiment, dataset, sharding, streamed=is_streamed(experiment.data.resident, dataset.train, limit)
+    )
     spec = dataclasses.replace(plan.spec, image_size=max(experiment.run.image_sizes, default=None))
     program, refusal = None, ""
     try:

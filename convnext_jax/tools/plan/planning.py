@@ -149,7 +149,7 @@ def largest_that_fits(
         if batch not in known:
             say(f"compiling batch {batch}")
             changed = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=batch))
-            run = compile_run(changed, extent, sharding)
+            run = compile_run(changed, extent, sharding, limit)
             known[batch] = None if run.program is None else sum(memory_by_kind(run).values())
         return known[batch]
 

@@ -1,0 +1,75 @@
+"""Which examples a process needs of the batch of a step, and their pixels as rows of bytes."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from convnext_jax.batches.order import host_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The part of every batch that is one process's own.
+
+    Attributes:
+      seed: of the run.
+      num_examples: N.
+      batch_size: B, over all devices together.
+      positions: which rows of a batch are read, each in [0, B).
+    """
+
+    seed: int
+    num_examples: int
+    batch_size: int
+    positions: tuple[int, ...]
+
+    def indices(self, step: int) -> np.ndarray:
+        """Returns the examples of a step, counted from the start of the run, int32 [positions]."""
+        epoch, position = divmod(step, self.num_examples // self.batch_size)
+        order = host_order(self.seed, epoch, self.num_examples)
+        return order[position * self.batch_size + np.asarray(self.positions)]
+
+
+class RowReader(Protocol):
+    """Reads the rows of one step after another."""
+
+    def read(self, step: int, out: np.ndarray) -> None:
+        """Writes the pixels of a step's examples into ``out``, uint8 [positions, H W C]."""
+        ...
+
+    def close(self) -> None:
+        """Ends what reads."""
+        ...
+
+
+class ArrayReader:
+    """Rows of decoded pixels, in memory or mapped into it: nothing to do but to copy them.
+
+    Args:
+      images: uint8 [N,H,W,C].
+      rows: which are read.
+    """
+
+    def __init__(self, images: np.ndarray, rows: Rows) -> None:
+        self._pixels, self._rows = images.reshape(len(images), -1), rows
+
+    def read(self, step: int, out: np.ndarray) -> None:
+        """See `RowReader.read`."""
+        # All are in range by construction. With another mode NumPy would copy the rows twice.
+        np.take(self._pixels, self._rows.indices(step), axis=0, out=out, mode="clip")
+
+    def close(self) -> None:
+        """See `RowReader.close`."""
+
+
+def reader_of(images: Any, rows: Rows, workers: int | None) -> RowReader:
+    """Returns what reads the rows of a split.
+
+    Args:
+      images: of the split.
+      rows: which are read.
+      workers: processes that decode, if the images are not decoded.
+    """
+    del workers
+    return ArrayReader(images, rows)
