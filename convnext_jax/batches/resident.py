@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from convnext_jax.batches.order import EpochOrders
 from convnext_jax.batches.source import Batch
 from convnext_jax.data.dataset import Split
+from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.sharding import Sharding, abstract, put
 
 
@@ -46,6 +46,8 @@ class ResidentSplit:
 def put_split(split: Split, sharding: Sharding) -> ResidentSplit:
     """Copies a split from the host to the devices."""
     images, labels = split.images, split.labels
+    if isinstance(images, EncodedImages):  # of a split that is evaluated, which is decoded here
+        images = images[:]
     rows = images.reshape(len(images), -1)
     rows, labels = (
         jax.make_array_from_callback(
@@ -53,15 +55,15 @@ def put_split(split: Split, sharding: Sharding) -> ResidentSplit:
         )
         for array in (rows, labels)
     )
-    return ResidentSplit(rows, labels, images.shape[1:])
+    return ResidentSplit(rows, labels, (images.shape[1], images.shape[2], images.shape[3]))
 
 
 def abstract_split(split: Split, sharding: Sharding) -> ResidentSplit:
     """Returns the shapes, dtypes and shardings of what `put_split` returns."""
-    count, *image_shape = split.images.shape
-    rows = jax.ShapeDtypeStruct((count, math.prod(image_shape)), split.images.dtype)
+    count, height, width, channels = split.images.shape
+    rows = jax.ShapeDtypeStruct((count, height * width * channels), split.images.dtype)
     rows, labels = abstract((rows, split.labels), sharding.replicated)
-    return ResidentSplit(rows, labels, tuple(image_shape))
+    return ResidentSplit(rows, labels, (height, width, channels))
 
 
 @jax.tree_util.register_dataclass

@@ -1,11 +1,14 @@
 """Which examples a process needs of the batch of a step, and their pixels as rows of bytes."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from convnext_jax.batches.order import host_order
+from convnext_jax.data.dataset import Images
+from convnext_jax.data.decoding_processes import DecodingProcesses
+from convnext_jax.data.encoded_images import EncodedImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +35,10 @@ class Rows:
 
 
 class RowReader(Protocol):
-    """Reads the rows of one step after another."""
+    """Reads rows of a split."""
 
-    def read(self, step: int, out: np.ndarray) -> None:
-        """Writes the pixels of a step's examples into ``out``, uint8 [positions, H W C]."""
+    def read(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """Writes the pixels of the examples [S,B] into ``out``, uint8 [S,B,H W C]; raises what a source's feed does."""
         ...
 
     def close(self) -> None:
@@ -48,28 +51,25 @@ class ArrayReader:
 
     Args:
       images: uint8 [N,H,W,C].
-      rows: which are read.
     """
 
-    def __init__(self, images: np.ndarray, rows: Rows) -> None:
-        self._pixels, self._rows = images.reshape(len(images), -1), rows
+    def __init__(self, images: np.ndarray) -> None:
+        self._pixels = images.reshape(len(images), -1)
 
-    def read(self, step: int, out: np.ndarray) -> None:
+    def read(self, indices: np.ndarray, out: np.ndarray) -> None:
         """See `RowReader.read`."""
         # All are in range by construction. With another mode NumPy would copy the rows twice.
-        np.take(self._pixels, self._rows.indices(step), axis=0, out=out, mode="clip")
+        np.take(self._pixels, indices, axis=0, out=out, mode="clip")
 
     def close(self) -> None:
         """See `RowReader.close`."""
 
 
-def reader_of(images: Any, rows: Rows, workers: int | None) -> RowReader:
+def reader_of(images: Images, workers: int | None) -> RowReader:
     """Returns what reads the rows of a split.
 
     Args:
       images: of the split.
-      rows: which are read.
-      workers: processes that decode, if the images are not decoded.
+      workers: processes that decode, if the images are encoded; None is one for each core.
     """
-    del workers
-    return ArrayReader(images, rows)
+    return DecodingProcesses(images, workers) if isinstance(images, EncodedImages) else ArrayReader(images)

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import math
-import signal
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +14,9 @@ from convnext_jax.batches.order import call_length
 from convnext_jax.batches.rows import Rows, reader_of
 from convnext_jax.batches.source import Batch
 from convnext_jax.data.dataset import Split
+from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.memory import memory_limit
+from convnext_jax.ops.cpu import unfused_on_cpu
 from convnext_jax.sharding import Sharding, abstract, put
 
 BUDGET = 4  # a split that takes more than this part of a device's memory is not resident
@@ -34,6 +34,8 @@ def is_streamed(resident: str, split: Split, limit: int | None) -> bool:
       split: the split.
       limit: bytes that a program may use on each device; None if that is not known.
     """
+    if isinstance(split.images, EncodedImages):
+        return True
     if resident != "auto":
         return resident == "never"
     size = math.prod(split.images.shape) + split.labels.nbytes
@@ -97,18 +99,12 @@ class StreamingSource:
         self.batch_size = batch_size
         self.most_steps = min(most_steps, self.steps_per_epoch)
         self._sharding = sharding
-        blocks = sharding.batch.addressable_devices_indices_map((batch_size,)).values()
-        positions = [np.arange(batch_size, dtype=np.int32)[block] for block in blocks]
-        # From the first row of a device's part of the batch to where it begins in what this process reads.
-        self._starts = {
-            int(part[0]): start
-            for part, start in zip(positions, np.cumsum([0, *map(len, positions[:-1])]), strict=True)
-        }
-        self._rows = Rows(seed, self.num_examples, batch_size, tuple(map(int, np.concatenate(positions))))
-        self._reader = reader_of(split.images, self._rows, workers)
+        _, *shape = split.images.shape
+        self._shape = shape[0], shape[1], shape[2]
+        self._seed = seed
+        self._reader = reader_of(split.images, workers)
         self._thread: ThreadPoolExecutor | None = None
         self._ahead: tuple[tuple[int, int], Future[StreamedFeed]] | None = None
-        self._closed = threading.Event()
 
     @property
     def num_examples(self) -> int:
@@ -119,6 +115,13 @@ class StreamingSource:
     def steps_per_epoch(self) -> int:
         """See `BatchSource`."""
         return len(self.split) // self.batch_size
+
+    @functools.cached_property  # not yet if it is only to be compiled for, perhaps for devices that are not here
+    def _rows(self) -> Rows:
+        """The rows of every batch that this process reads: those of one of its devices after those of another."""
+        blocks = self._sharding.batch.addressable_devices_indices_map((self.batch_size,)).values()
+        positions = np.concatenate([np.arange(self.batch_size)[block] for block in blocks])
+        return Rows(self._seed, self.num_examples, self.batch_size, tuple(positions.tolist()))
 
     def read_ahead(self, first_step: int) -> None:
         """Begins to read the call that begins at a step, and returns.
@@ -144,32 +147,30 @@ class StreamingSource:
             if self._ahead is not None:
                 self._ahead[1].cancel()
             if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "reading", initializer=_leave_signals_to_others)
+                self._thread = ThreadPoolExecutor(1, "reading")
             self._ahead = call, self._thread.submit(self._read, *call)
         return self._ahead[1]
 
     def _read(self, first_step: int, num_steps: int) -> StreamedFeed:
         """Reads the call of some steps and puts it on the devices."""
         epoch = first_step // self.steps_per_epoch
-        shape, own = self.split.images.shape[1:], len(self._rows.positions)
-        rows = np.zeros((self.most_steps, own, math.prod(shape)), np.uint8)
+        own = len(self._rows.positions)
+        rows = np.zeros((self.most_steps, own, math.prod(self._shape)), np.uint8)
         indices = np.zeros((self.most_steps, own), np.int32)
         for number in range(num_steps):
-            if self._closed.is_set():
-                raise RuntimeError("the source is closed")
             indices[number] = self._rows.indices(first_step + number)
-            self._reader.read(first_step + number, rows[number])
+        self._reader.read(indices[:num_steps], rows[:num_steps])
         labels = np.asarray(self.split.labels)[indices]
         labels[num_steps:] = 0
         number = put(np.int32(epoch), self._sharding.replicated)
-        return StreamedFeed(self._put(rows), self._put(labels), self._put(indices), number, tuple(shape))
+        return StreamedFeed(self._put(rows), self._put(labels), self._put(indices), number, self._shape)
 
     def _put(self, array: np.ndarray) -> jax.Array:
         """Returns the rows of all processes [S,B,...], of which the ones of this process are given."""
 
         def part(index: Any) -> np.ndarray:
             first, stop, _ = index[1].indices(self.batch_size)
-            start = self._starts[first]
+            start = self._rows.positions.index(first)
             return array[:, start : start + stop - first]
 
         whole = (self.most_steps, self.batch_size, *array.shape[2:])
@@ -177,37 +178,33 @@ class StreamingSource:
 
     def batch(self, feed: StreamedFeed, index: jax.Array) -> Batch:
         """See `BatchSource.batch`."""
-        rows, labels, indices = (
-            jax.lax.with_sharding_constraint(
-                jax.lax.dynamic_index_in_dim(array, index, keepdims=False), self._sharding.batch
-            )
-            for array in (feed.rows, feed.labels, feed.indices)
-        )
+
+        def pick(index: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
+            picked = (jax.lax.dynamic_index_in_dim(array, index, keepdims=False) for array in arrays)
+            return [jax.lax.with_sharding_constraint(each, self._sharding.batch) for each in picked]
+
+        # Fused into what follows, it would change how that is summed: the last bit of a loss.
+        pick = unfused_on_cpu(pick, on_several=True)
+        rows, labels, indices = pick(index, feed.rows, feed.labels, feed.indices)
         return Batch(rows.reshape(-1, *feed.image_shape), labels, indices, feed.epoch)
 
     def abstract_feed(self) -> StreamedFeed:
         """See `BatchSource.abstract_feed`."""
-        shape, labels = tuple(self.split.images.shape[1:]), self.split.labels
+        labels = self.split.labels
         lead = (self.most_steps, self.batch_size)
         rows, labels, indices = abstract(
             (
-                jax.ShapeDtypeStruct((*lead, math.prod(shape)), jnp.uint8),
+                jax.ShapeDtypeStruct((*lead, math.prod(self._shape)), jnp.uint8),
                 jax.ShapeDtypeStruct((*lead, *labels.shape[1:]), labels.dtype),
                 jax.ShapeDtypeStruct(lead, jnp.int32),
             ),
             self._sharding.batches,
         )
         epoch = abstract(jax.ShapeDtypeStruct((), jnp.int32), self._sharding.replicated)
-        return StreamedFeed(rows, labels, indices, epoch, shape)
+        return StreamedFeed(rows, labels, indices, epoch, self._shape)
 
     def close(self) -> None:
         """See `BatchSource.close`."""
-        self._closed.set()
+        self._reader.close()  # what is being read is not waited for
         if self._thread is not None:
-            self._thread.submit(self._reader.close).result()
             self._thread.shutdown(cancel_futures=True)
-
-
-def _leave_signals_to_others() -> None:
-    """Blocks in this thread, and in all processes that it starts, the signals that ask the run to stop."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))

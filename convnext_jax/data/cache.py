@@ -9,11 +9,13 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from convnext_jax.data.dataset import Dataset, PixelSums, Split
-from convnext_jax.data.decode_split import Source, decode_split
+from convnext_jax.data.decode_split import Source, decode_split, scan_split
+from convnext_jax.data.encoded_images import EncodedImages, RandomAccess
 from convnext_jax.errors import UserError
 from convnext_jax.storage.bounded import read_json
 from convnext_jax.storage.files import exclusive, is_writable, new_folder, sweep, user_cache_folder, write_json
@@ -37,6 +39,8 @@ class CacheKey:
       image_size: see `convnext_jax.data.decode.decode_picture`.
       channels: number of channels of the images, 1 to 4.
       beside_source: whether the cache may be put into the source folder. It may not if the folder is the user's own.
+      encoded: the pictures of ``train``, if they stay encoded. The cache holds all that must be known of them, and the
+        pixels of ``test``.
     """
 
     name: str
@@ -45,12 +49,14 @@ class CacheKey:
     image_size: int | None
     channels: int = 3
     beside_source: bool = True
+    encoded: RandomAccess | None = None
 
     def folders(self) -> list[Path]:
         """Returns the folders that the cache may be in, in order of preference; raises UserError if there is none."""
         size = self.image_size or "native"
         channels = "" if self.channels == 3 else f"-{self.channels}channels"
-        leaf = f"convnext_jax_cache-{size}{channels}-v{FORMAT}"
+        encoded = "" if self.encoded is None else "-encoded"
+        leaf = f"convnext_jax_cache-{size}{channels}{encoded}-v{FORMAT}"
         source = self.source.resolve()
         identity = hashlib.sha256(f"{source}\n{self.fingerprint}".encode()).hexdigest()[:16]
         folders = [source / leaf] if self.beside_source else []
@@ -90,8 +96,11 @@ def _open_folder(folder: Path, key: CacheKey) -> Dataset:
         if name == "test" and "test_images" not in meta["shapes"]:
             splits[name] = Split(splits["train"].images[:0], splits["train"].labels[:0])
             continue
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for part, dtype in (("images", np.uint8), ("labels", np.int32)):
+            if key.encoded is not None and (name, part) == ("train", "images"):
+                arrays[part] = _encoded_images(key.encoded, meta["shapes"]["train_images"], key)
+                continue
             # This raises ValueError if the file is shorter than its header says.
             array = np.load(folder / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False)
             if array.dtype != dtype or list(array.shape) != meta["shapes"][f"{name}_{part}"]:
@@ -107,6 +116,13 @@ def _open_folder(folder: Path, key: CacheKey) -> Dataset:
         std=np.array(meta["std"], np.float32),
         origin=str(key.source),
     )
+
+
+def _encoded_images(source: RandomAccess, shape: list[int], key: CacheKey) -> EncodedImages:
+    count, *image_shape = map(int, shape)
+    if count != len(source) or len(image_shape) != 3 or not all(1 <= side <= 4096 for side in image_shape):
+        raise ValueError(f"the encoded images have the shape {shape}")
+    return EncodedImages(source, (image_shape[0], image_shape[1], image_shape[2]), key.image_size)
 
 
 def build_cache(key: CacheKey, sources: Mapping[str, Source], class_names: tuple[str, ...]) -> Dataset:
@@ -150,7 +166,12 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
     for name in sources:
         images = folder / f"{name}_images.npy"
         title = f"decoding {key.name} {name}"
-        labels, sums[name] = decode_split(sources[name], images, key.image_size, key.channels, title)
+        if key.encoded is not None and name == "train":
+            labels, sums[name], shape = scan_split(sources[name], key.image_size, key.channels, title)
+            shapes["train_images"] = (len(labels), *shape)
+        else:
+            labels, sums[name] = decode_split(sources[name], images, key.image_size, key.channels, title)
+            shapes[f"{name}_images"] = np.load(images, mmap_mode="r", allow_pickle=False).shape
         if labels.min() < 0 or labels.max() >= len(class_names):
             raise UserError(
                 f"data set {key.name}: the {name} split has labels from {labels.min()} to {labels.max()}, "
@@ -158,7 +179,6 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
             )
         np.save(folder / f"{name}_labels.npy", labels)
         shapes[f"{name}_labels"] = labels.shape
-        shapes[f"{name}_images"] = np.load(images, mmap_mode="r", allow_pickle=False).shape
     if len({shapes[f"{name}_images"][1:] for name in sources}) > 1:
         raise UserError(
             f"data set {key.name}: train and test images differ in size: "

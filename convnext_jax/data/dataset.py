@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from convnext_jax.data.encoded_images import EncodedImages
+
+Images = np.ndarray | EncodedImages
 _MOST_REASONS = 6
 
 
@@ -13,11 +16,12 @@ class Split:
     """The examples of one split, in a fixed order.
 
     Attributes:
-      images: uint8 [N,H,W,C], C from 1 to 4, read-only, memory-mapped if it comes from a cache.
+      images: uint8 [N,H,W,C], C from 1 to 4, read-only, memory-mapped if it comes from a cache; or pictures that stay
+        encoded and are decoded when they are asked for.
       labels: int32 [N] in [0, number of classes), read-only.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
 
     def __len__(self) -> int:

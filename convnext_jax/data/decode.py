@@ -95,6 +95,17 @@ def decode_picture(picture: Picture, size: int | None = None, channels: int = 3)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
+def decode_to_shape(picture: Picture, shape: tuple[int, ...], size: int | None) -> np.ndarray:
+    """Returns a picture's pixels, uint8; raises UserError if they have not the shape (H, W, C) of the others."""
+    image = decode_picture(picture, size, shape[-1])
+    if image.shape != shape:
+        raise UserError(
+            f"picture {picture.name} has {image.shape[1]}x{image.shape[0]} pixels while the first one has"
+            f" {shape[1]}x{shape[0]}: give one size, for example --config.data.image_size=64"
+        )
+    return image
+
+
 def _check_size(picture: Picture, size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MOST_PIXELS:

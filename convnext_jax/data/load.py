@@ -19,7 +19,7 @@ from convnext_jax.data.prepared import (
     read_info,
 )
 from convnext_jax.data.prepared_features import read_features
-from convnext_jax.data.registry import OWN_NAMES, check_name
+from convnext_jax.data.registry import OWN_NAMES, STREAMED_NAMES, check_name
 from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError
@@ -96,8 +96,16 @@ def _load_prepared(config: DataConfig) -> Dataset:
     root = data_root(config.data_dir)
     manual_dir = _manual_dir(config)
     prepared = find_prepared(root, _name_on_disk(config.name, manual_dir))
+    streamed = config.name in STREAMED_NAMES
+    if streamed:
+        _check_streamed(config)
     if prepared is None:
         _look_nearby(root, config.name)
+        if streamed:
+            raise UserError(
+                f"{config.name} is not in {root}: ImageNet cannot be fetched for you. Prepare it with TFDS,"
+                " file_format='array_record', and name the folder above it with --config.data.data_dir=DIR"
+            )
         prepared = _prepare(config, root, manual_dir)
     info = read_info(prepared)
     has_test = any(map(info.splits.get, TEST_SPLITS))
@@ -107,7 +115,9 @@ def _load_prepared(config: DataConfig) -> Dataset:
             " hold out a share of its training examples with --config.data.validation_fraction=0.1"
         )
     class_names, declared = read_features(prepared)
-    key = CacheKey(config.name, prepared, info.fingerprint, config.image_size, config.channels or declared)
+    encoded = _source(info, "train") if streamed else None
+    channels = config.channels or declared
+    key = CacheKey(config.name, prepared, info.fingerprint, config.image_size, channels, encoded=encoded)
     dataset = open_cache(key)
     if dataset is None:
         sources = {"train": _source(info, "train")}
@@ -115,6 +125,20 @@ def _load_prepared(config: DataConfig) -> Dataset:
             sources["test"] = _labeled_source(info, *TEST_SPLITS)
         dataset = build_cache(key, sources, class_names)
     return dataset
+
+
+def _check_streamed(config: DataConfig) -> None:
+    """Raises UserError for what cannot be done with pictures that stay encoded."""
+    if config.validation_fraction:
+        raise UserError(
+            f"config.data.validation_fraction={config.validation_fraction:g}: no examples can be held out of"
+            f" {config.name}, whose training pictures stay encoded; leave it out"
+        )
+    if config.name == "imagenet2012" and config.image_size is None:
+        raise UserError(
+            "imagenet2012 has images of several sizes: give one, for example --config.data.image_size=224; the center"
+            " square of each is taken, and config.augment.resized_crop_area crops that at random"
+        )
 
 
 def _manual_dir(config: DataConfig) -> Path | None:

@@ -1,10 +1,11 @@
 """Data sets that TFDS has prepared: finding them without TFDS, and reading their ArrayRecord files."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,17 +124,17 @@ class RecordSource:
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
         """Yields the examples start, start + 1, ..., stop - 1, from their features ``image`` and ``label``."""
-        import tensorflow_datasets as tfds  # takes a second to import and is not needed once there is a cache
-        from tensorflow_datasets.proto import tf_example_pb2
+        return self.read_at(range(start, stop))
+
+    def read_at(self, indices: Sequence[int]) -> Iterator[Picture]:
+        """Yields the examples at the indices, each in [0, count), from their features ``image`` and ``label``."""
+        from tensorflow_datasets.proto import tf_example_pb2  # takes a second to import, and not needed with a cache
 
         messages: Any = tf_example_pb2  # its classes are created at run time
+        where = f"split {self.split}"
         try:
-            builder: Any = tfds.builder_from_directory(builder_dir=self.folder)
-            raw = tfds.decode.DeserializeMethod.RAW_BYTES
-            records = builder.as_data_source(split=self.split, deserialize_method=raw).__getitems__(
-                list(range(start, stop))
-            )
-            for index, record in enumerate(records, start):
+            for index, record in zip(indices, self._records(indices), strict=True):
+                where = f"example {self.split}[{index}]"
                 feature = messages.Example.FromString(record).features.feature
                 encoded = feature["image"].bytes_list.value[0]
                 label = feature["label"].int64_list.value[0]
@@ -141,4 +142,25 @@ class RecordSource:
         except UserError:
             raise
         except Exception as error:  # the readers raise errors of many kinds: ValueError, RuntimeError, DecodeError, ...
-            raise damaged(self.folder, f"split {self.split}: {error}") from error
+            raise damaged(self.folder, f"{where}: {error}") from error
+
+    def _records(self, indices: Sequence[int]) -> Sequence[bytes]:
+        """Returns the records at the indices; raises UserError with the number of the first that cannot be read."""
+        records = _open(self.folder, self.split)
+        try:
+            return records.__getitems__(list(map(int, indices)))
+        except Exception:  # one of them; it does not say which
+            for index in indices:
+                try:
+                    records.__getitems__([int(index)])
+                except Exception as error:
+                    raise damaged(self.folder, f"example {self.split}[{index}]: {error}") from error
+            raise
+
+
+@functools.lru_cache(maxsize=8)  # it reads the description of the data set anew
+def _open(folder: Path, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder_from_directory(builder_dir=folder)
+    return builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)

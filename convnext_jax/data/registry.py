@@ -7,7 +7,9 @@ import re
 from convnext_jax.config import DataConfig
 from convnext_jax.errors import UserError
 
-OWN_NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet", "image_folder")
+# Too large for a device, and for most disks once decoded: their training pictures stay encoded. The user has them.
+STREAMED_NAMES = ("imagenet_resized/64x64", "imagenet2012")
+OWN_NAMES = ("digits", "cifar10", "cifar100", "tiny_imagenet", "image_folder", *STREAMED_NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,7 @@ _EXTENTS = {
     "cifar10": Extent(32, 32, 10, 50_000),
     "cifar100": Extent(32, 32, 100, 50_000),
     "tiny_imagenet": Extent(64, 64, 200, 100_000),
+    "imagenet_resized/64x64": Extent(64, 64, 1000, 1_281_167),
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from convnext_jax import data
 from convnext_jax.data import Dataset, Split
+from convnext_jax.data.dataset import Images
 from convnext_jax.errors import UserError, writing
 from convnext_jax.evaluate.calibration import fit_temperature
 from convnext_jax.evaluate.figures import accuracy_figures, class_figures, superclass_figures
@@ -84,7 +85,7 @@ class Evaluation:
         """Whether each example was taken for what it is, bool [N]."""
         return self.predicted == self.examples.labels
 
-    def predict(self, images: np.ndarray, change: Change | None = None) -> np.ndarray:
+    def predict(self, images: Images, change: Change | None = None) -> np.ndarray:
         """Returns the classes that other images, uint8 [N,H,W,C], are taken for, int64 [N]; see `Predictor`."""
         return self.predictor(self.params, self.batch_stats, images, change=change).argmax(-1)
 

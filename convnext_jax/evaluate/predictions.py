@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from convnext_jax.batches.preprocess import Normalization, normalize, resize
+from convnext_jax.data.dataset import Images
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.views import VIEWS
 from convnext_jax.memory import memory_limit, program_bytes, size_text
@@ -76,7 +77,7 @@ class Predictor:
         self,
         params: Any,
         batch_stats: Any,
-        images: np.ndarray,
+        images: Images,
         *,
         change: Change | None = None,
         title: str | None = None,
@@ -110,7 +111,7 @@ class Predictor:
             logits += map(np.asarray, waiting)
         return np.concatenate(logits)[: len(images)]
 
-    def compile(self, params: Any, batch_stats: Any, images: np.ndarray) -> tuple[jax.stages.Compiled, int]:
+    def compile(self, params: Any, batch_stats: Any, images: Images) -> tuple[jax.stages.Compiled, int]:
         """Returns the compiled forward pass that a call with these arguments uses, and the size of its batches.
 
         All batches are alike, so that as little as possible is computed for nothing.

@@ -19,6 +19,7 @@ from convnext_jax.batches.source import BatchSource
 from convnext_jax.batches.streaming import StreamingSource, first_limit, is_streamed
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
+from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.errors import UserError
 from convnext_jax.models.interface import Model
 from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters, split_model
@@ -289,6 +290,10 @@ def check_without_data(experiment: Experiment) -> None:
 def check_against_data(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> None:
     """Raises UserError for whatever can be known to be wrong once the data and the devices are known."""
     count, height, width = dataset.train.images.shape[:3]
+    if experiment.data.resident == "always" and isinstance(dataset.train.images, EncodedImages):
+        raise UserError(
+            f"config.data.resident=always: the training pictures of {dataset.name} stay encoded; take auto or never"
+        )
     batch_size = experiment.run.batch_size
     if batch_size > count:
         raise UserError(f"config.run.batch_size={batch_size} is larger than {dataset.name}'s {count} training images")

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from convnext_jax.data.dataset import Images
 from convnext_jax.evaluate.predictions import MOST_AT_ONCE, Forward, Predictor
 from convnext_jax.memory import memory_limit, program_bytes
 from convnext_jax.tools.benchmark.timing import time_calls
@@ -14,7 +15,7 @@ _REPEATS = 7
 _LONG = 2.0  # seconds of a call beyond which larger batches are not tried
 
 
-def inference_cost(forward: Forward, params: Any, batch_stats: Any, images: np.ndarray) -> dict[str, Any]:
+def inference_cost(forward: Forward, params: Any, batch_stats: Any, images: Images) -> dict[str, Any]:
     """Times the forward pass, from pixels on the devices to logits, at batch sizes from 1 to 512.
 
     Args:

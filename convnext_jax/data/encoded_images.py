@@ -1,0 +1,70 @@
+"""Pictures that stay encoded in their files, and look like an array of pixels."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from convnext_jax.data.decode import Picture, decode_to_shape
+
+
+class RandomAccess(Protocol):
+    """Encoded pictures in any order, such as a `convnext_jax.data.prepared.RecordSource`. It can be pickled."""
+
+    def __len__(self) -> int:
+        """Returns the number of pictures."""
+        ...
+
+    def read_at(self, indices: Sequence[int]) -> Iterator[Picture]:
+        """Yields the pictures at the indices."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedImages:
+    """The pictures of a split, decoded when they are asked for; stands for an array, uint8 [N,H,W,C].
+
+    Attributes:
+      source: the pictures.
+      image_shape: (H, W, C).
+      image_size: see `convnext_jax.data.decode.decode_picture`.
+    """
+
+    source: RandomAccess
+    image_shape: tuple[int, int, int]
+    image_size: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C)."""
+        return (len(self.source), *self.image_shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+        return np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, which: int | slice | np.ndarray) -> np.ndarray:
+        """Returns some of the pictures, as an array would.
+
+        Args:
+          which: an index, a range of them, or an array of them, each in [0, N).
+
+        Raises:
+          UserError: a picture cannot be read, or is not of the size (H, W).
+        """
+        if isinstance(which, slice):
+            return self._decode(range(len(self))[which])
+        if np.ndim(which) == 0:
+            return self._decode([range(len(self))[int(which)]])[0]
+        return self._decode(np.asarray(which).tolist())
+
+    def _decode(self, indices: Sequence[int]) -> np.ndarray:
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        for number, picture in enumerate(self.source.read_at(indices) if indices else ()):
+            images[number] = decode_to_shape(picture, self.image_shape, self.image_size)
+        return images
