@@ -1,5 +1,7 @@
 """The memory that a compiled program needs, and the memory that there is."""
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,23 @@ def memory_limit(sharding: Sharding) -> int | None:
     devices = sharding.mesh.local_devices
     free = free_memory() if devices[0].platform == "cpu" else None
     return None if free is None else free // len(devices)
+
+
+def memory_size(sharding: Sharding) -> int | None:
+    """Returns the bytes of each device's memory, whatever else uses it; None if that is not known.
+
+    It is what JAX takes of an accelerator, or a share of all of a CPU's memory, within a container's limit.
+    """
+    devices = sharding.mesh.local_devices
+    if devices[0].platform != "cpu":
+        return memory_limit(sharding)
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total // len(devices)
 
 
 def free_memory() -> int | None:

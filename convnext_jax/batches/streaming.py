@@ -15,8 +15,6 @@ from convnext_jax.batches.rows import Rows, reader_of
 from convnext_jax.batches.source import Batch
 from convnext_jax.data.dataset import Split
 from convnext_jax.data.encoded_images import EncodedImages
-from convnext_jax.memory import memory_limit
-from convnext_jax.ops.cpu import unfused_on_cpu
 from convnext_jax.sharding import Sharding, abstract, put
 
 BUDGET = 4  # a split that takes more than this part of a device's memory is not resident
@@ -32,7 +30,7 @@ def is_streamed(resident: str, split: Split, limit: int | None) -> bool:
     Args:
       resident: ``config.data.resident``.
       split: the split.
-      limit: bytes that a program may use on each device; None if that is not known.
+      limit: bytes of each device's memory; None if that is not known.
     """
     if isinstance(split.images, EncodedImages):
         return True
@@ -40,12 +38,6 @@ def is_streamed(resident: str, split: Split, limit: int | None) -> bool:
         return resident == "never"
     size = math.prod(split.images.shape) + split.labels.nbytes
     return limit is not None and size > limit // BUDGET
-
-
-@functools.cache  # the free memory of a CPU varies, and the runs of a process share their compiled steps
-def first_limit(sharding: Sharding) -> int | None:
-    """Returns what `memory_limit` returned when this process first asked for it."""
-    return memory_limit(sharding)
 
 
 @functools.partial(
@@ -73,7 +65,8 @@ class StreamedFeed:
 class StreamingSource:
     """The batches of a split on the host; see `convnext_jax.batches.source.BatchSource`.
 
-    They are those of a `convnext_jax.batches.resident.ResidentSource`. Each process reads the rows of its own devices
+    They are those of a `convnext_jax.batches.resident.ResidentSource`, to the last bit. The compiled step is another
+    program, which XLA may round otherwise. Each process reads the rows of its own devices
     alone. Up to three calls are on the devices: one that runs, one that waits for it, and one that is being read.
 
     Args:
@@ -179,13 +172,12 @@ class StreamingSource:
     def batch(self, feed: StreamedFeed, index: jax.Array) -> Batch:
         """See `BatchSource.batch`."""
 
-        def pick(index: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
-            picked = (jax.lax.dynamic_index_in_dim(array, index, keepdims=False) for array in arrays)
-            return [jax.lax.with_sharding_constraint(each, self._sharding.batch) for each in picked]
-
-        # Fused into what follows, it would change how that is summed: the last bit of a loss.
-        pick = unfused_on_cpu(pick, on_several=True)
-        rows, labels, indices = pick(index, feed.rows, feed.labels, feed.indices)
+        rows, labels, indices = (
+            jax.lax.with_sharding_constraint(
+                jax.lax.dynamic_index_in_dim(array, index, keepdims=False), self._sharding.batch
+            )
+            for array in (feed.rows, feed.labels, feed.indices)
+        )
         return Batch(rows.reshape(-1, *feed.image_shape), labels, indices, feed.epoch)
 
     def abstract_feed(self) -> StreamedFeed:

@@ -65,7 +65,7 @@ class DataConfig:
         ``train/`` alone, and a TFDS data set that has ``train`` alone, the share is the test split.
       resident: whether the training split lies on the devices: ``always``; ``never``, each call's batches are read from
         the host's files while the one before it runs; or ``auto``, on the devices if it takes at most a quarter of the
-        memory of each. Changes no figure.
+        memory of each. The batches are the same; XLA may round a step otherwise.
     """
 
     name: str = "cifar100"

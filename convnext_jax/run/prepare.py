@@ -16,11 +16,12 @@ from convnext_jax import data
 from convnext_jax.augment.pipeline import augment, check_augment
 from convnext_jax.batches.resident import ResidentSource, ResidentSplit, abstract_split, put_split
 from convnext_jax.batches.source import BatchSource
-from convnext_jax.batches.streaming import StreamingSource, first_limit, is_streamed
+from convnext_jax.batches.streaming import StreamingSource, is_streamed
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
 from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.errors import UserError
+from convnext_jax.memory import memory_size
 from convnext_jax.models.interface import Model
 from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters, split_model
 from convnext_jax.models.registry import create_model
@@ -312,7 +313,7 @@ def check_same_data(workdir: Path, now: DatasetRecord) -> None:
 
 def is_streamed_here(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> bool:
     """Returns whether the training split is streamed, as far as this process alone can tell."""
-    return is_streamed(experiment.data.resident, dataset.train, first_limit(sharding))
+    return is_streamed(experiment.data.resident, dataset.train, memory_size(sharding))
 
 
 def most_steps(experiment: Experiment) -> int:
