@@ -113,6 +113,7 @@ def run(
 NETWORK = LeNetArchitecture((4, 4, 8), 8)  # it compiles in a moment
 DATASET = tiny_dataset(size=32)
 EXPERIMENT = tiny_experiment(NETWORK, epochs=3, steps_per_dispatch=2)
+EXPERIMENT = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, name="lenet5"))
 
 
 def last_arrays(workdir: Path) -> Any:
