@@ -52,8 +52,8 @@ class DataConfig:
     """The data set and where it is.
 
     Attributes:
-      name: ``digits``, ``cifar10``, ``cifar100``, ``tiny_imagenet``, ``image_folder`` or the name of another image
-        classification data set that TFDS registers.
+      name: ``digits``, ``cifar10``, ``cifar100``, ``tiny_imagenet``, ``image_folder``, ``imagenet_resized/64x64``,
+        ``imagenet2012`` or the name of another image classification data set that TFDS registers.
       data_dir: folder of the prepared data sets; None is TFDS's own default, or ``TFDS_DATA_DIR``. For
         ``image_folder`` the folder that holds ``train/``.
       manual_dir: folder with an archive that was fetched by hand, used instead of a download.

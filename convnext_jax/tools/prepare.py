@@ -43,6 +43,8 @@ def main() -> None:
 
 
 def _prepare(config: DataConfig) -> None:
+    import numpy as np
+
     from convnext_jax.data import load  # after the arguments are known to be right
 
     dataset = load(config)
@@ -50,7 +52,8 @@ def _prepare(config: DataConfig) -> None:
     for name, split in dataset.splits.items():
         # A memory-mapped array knows its file.
         file = getattr(split.images, "filename", None)
-        print(f"{name}: {f'in {file}' if file else 'made on loading'}")
+        otherwise = "made on loading" if isinstance(split.images, np.ndarray) else "decoded while training"
+        print(f"{name}: {f'in {file}' if file else otherwise}")
     print(f"mean: {_numbers(dataset.mean)}")
     print(f"std:  {_numbers(dataset.std)}")
 
