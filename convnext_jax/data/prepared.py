@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +124,19 @@ class RecordSource:
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
         """Yields the examples start, start + 1, ..., stop - 1, from their features ``image`` and ``label``."""
-        return self.read_at(range(start, stop))
+        return self._read(_open, range(start, stop))
 
     def read_at(self, indices: Sequence[int]) -> Iterator[Picture]:
-        """Yields the examples at the indices, each in [0, count), from their features ``image`` and ``label``."""
+        """Yields the examples at the indices, each in [0, count); the files are opened once in a process."""
+        return self._read(_open_once, indices)
+
+    def _read(self, opened: Callable[[Path, str], Any], indices: Sequence[int]) -> Iterator[Picture]:
         from tensorflow_datasets.proto import tf_example_pb2  # takes a second to import, and not needed with a cache
 
         messages: Any = tf_example_pb2  # its classes are created at run time
         where = f"split {self.split}"
         try:
-            for index, record in zip(indices, self._records(indices), strict=True):
+            for index, record in zip(indices, self._records(opened, indices), strict=True):
                 where = f"example {self.split}[{index}]"
                 feature = messages.Example.FromString(record).features.feature
                 encoded = feature["image"].bytes_list.value[0]
@@ -144,9 +147,9 @@ class RecordSource:
         except Exception as error:  # the readers raise errors of many kinds: ValueError, RuntimeError, DecodeError, ...
             raise damaged(self.folder, f"{where}: {error}") from error
 
-    def _records(self, indices: Sequence[int]) -> Sequence[bytes]:
+    def _records(self, opened: Callable[[Path, str], Any], indices: Sequence[int]) -> Sequence[bytes]:
         """Returns the records at the indices; raises UserError with the number of the first that cannot be read."""
-        records = _open(self.folder, self.split)
+        records = opened(self.folder, self.split)
         try:
             return records.__getitems__(list(map(int, indices)))
         except Exception:  # one of them; it does not say which
@@ -158,9 +161,11 @@ class RecordSource:
             raise
 
 
-@functools.lru_cache(maxsize=8)  # it reads the description of the data set anew
 def _open(folder: Path, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(builder_dir=folder)
     return builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+
+_open_once = functools.lru_cache(maxsize=8)(_open)
