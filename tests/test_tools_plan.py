@@ -196,7 +196,7 @@ def test_a_step_exchanges_its_gradients_once(run: CompiledRun) -> None:
 def test_the_largest_batch_is_found_from_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def compiled(experiment: Experiment, extent: Extent, sharding: Sharding) -> SimpleNamespace:
+    def compiled(experiment: Experiment, extent: Extent, sharding: Sharding, limit: int | None) -> SimpleNamespace:
         tried.append(experiment.run.batch_size)
         return SimpleNamespace(program=None if experiment.run.batch_size > 20_000 else "a program")
 
