@@ -233,7 +233,7 @@ def test_the_record_of_a_tpu_is_told_and_drawn(tmp_path: Path) -> None:
     said = plan_text(plan)
     assert "for TPU v5 lite by libtpu" in said and "it fits: 16.00 GiB" in said
     assert re.search(rf"^total +{sum(plan['cycles_by_kind'].values()) / 1e6:.2f}$", said, re.MULTILINE)
-    assert said.count("ops/depthwise.py") >= 3
+    assert said.count("layers/convolution.py") >= 3
     plan_chart(plan["memory_bytes"], plan["cycles_by_kind"], "a title").savefig(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert min(picture.size) > 300
