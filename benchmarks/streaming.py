@@ -7,7 +7,6 @@ of this size. What is timed is all that the host does for a call: the order, rea
 device. The step that consumes them is measured by ``python -m convnext_jax.tools.benchmark``.
 """
 
-import argparse
 import io
 import tempfile
 import time
@@ -19,6 +18,8 @@ from PIL import Image
 
 from benchmarks.encoded_files import Files
 from convnext_jax.data.encoded_images import EncodedImages
+from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import check_new_file
 
 SHAPE = (64, 64, 3)
 BATCH, STEPS = 128, 10
@@ -71,11 +72,12 @@ def main() -> None:
     from convnext_jax.run.environment import describe_environment
     from convnext_jax.storage.files import write_json
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__ or "")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--calls", type=int, default=8)
     arguments = parser.parse_args()
+    check_new_file("--output", arguments.output)
     count, images = arguments.images, pixels(1000)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -99,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run_main(main)

@@ -166,6 +166,7 @@ COMMANDS = (
     ),
     Command("benchmarks.chaos", ("--kills", "0", "--terms", "0"), {"--output": NEW_FILE}),
     Command("benchmarks.checkpoint_cost", ("--config", CONFIG), {"--config": A_FILE, "--output": NEW_FILE}),
+    Command("benchmarks.streaming", (), {"--output": NEW_FILE}),
     Command("benchmarks.evaluation_cost", WORKDIR, {"--workdir": A_FOLDER, "--output": NEW_FILE}),
     Command(
         "benchmarks.compare",
@@ -269,7 +270,8 @@ def test_no_command_is_missing():
     names = {f"convnext_jax.tools.{path.stem}" for path in tools.glob("*.py") if "run_main(main)" in path.read_text()}
     names |= {f"convnext_jax.tools.{path.parent.name}.__main__" for path in tools.glob("*/__main__.py")}
     names |= {path.stem for path in ROOT.glob("*.py")}
-    names |= {f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py")}
+    programs = (path for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
+    names |= {f"benchmarks.{path.stem}" for path in programs}
     assert names == {command.module for command in COMMANDS}
 
 
