@@ -4,7 +4,7 @@
     python -m convnext_jax.tools.road runs/road/* --size quarter --small_images
 
 Each step is trained for four epochs on nine tenths of the training images and evaluated on the other tenth, the first
-and the last with three seeds. For the results see docs/models.md.
+and the last with three seeds. Results: not measured.
 """
 
 from convnext_jax.models.road_steps import road

@@ -2,9 +2,8 @@
 
     python -m convnext_jax.tools.sweep sweeps/survey.py --workdir runs/survey
 
-Nine tenths of the training images are trained on and the other tenth evaluated. The order is that of the time an epoch
-takes on two cores. One epoch says whether a network trains and how fast, not which is best: for the results see
-docs/models.md.
+Nine tenths of the training images are trained on and the other tenth evaluated. The quickest come first, about. One
+epoch says whether a network trains, not which is best: docs/models.md has the results of the first eleven.
 """
 
 BASE = "configs/papers/survey.py"

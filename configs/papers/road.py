@@ -23,7 +23,7 @@ from convnext_jax.models.road_steps import ROADS, road
 
 
 def get_config(argument: str = "separate_downsampling") -> config_dict.ConfigDict:
-    """The configuration of ``STEP`` or ``base/STEP``."""
+    """The configuration of ``STEP``, ``base/STEP`` or ``quarter/STEP``."""
     size, _, step = argument.rpartition("/")
     size = size or "tiny"
     steps = road(size, small_images=True)

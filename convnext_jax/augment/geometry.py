@@ -59,7 +59,7 @@ def crop_by_choice(padding: int, padded: jax.Array, offsets: jax.Array) -> jax.A
         size, begins = padded.shape[axis] - 2 * padding, offsets[:, axis - 1, None, None, None]
         at = [jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(2 * padding + 1)]
         padded = at[0]
-        for start, crop in enumerate(at):
+        for start, crop in enumerate(at[1:], 1):
             padded = jnp.where(begins == start, crop, padded)
     return padded
 

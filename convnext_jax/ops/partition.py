@@ -12,7 +12,7 @@ def batch_parts() -> int:
 
 
 def sum_over_parts(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """Returns a function that is a sum over the batch, added up on each device before the sums of the devices are.
+    """Calls a function that is a sum over the batch so that each device finishes its own part before they are added up.
 
     XLA adds up over the devices as soon as it can, though what follows may leave little of what it then moves: of the
     products of banded matrices only the bands.

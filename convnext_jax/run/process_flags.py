@@ -22,8 +22,11 @@ class ProcessFlags:
     timeout: float = 300.0
 
     def __post_init__(self) -> None:
-        given = {"--coordinator": self.coordinator, "--num_processes": self.num_processes}
-        given["--process_id"] = self.process_id
+        given: dict[str, object] = {
+            "--coordinator": self.coordinator,
+            "--num_processes": self.num_processes,
+            "--process_id": self.process_id,
+        }
         missing = [name for name, value in given.items() if value is None]
         if missing and len(missing) < len(given):
             raise UserError(f"{', '.join(missing)} missing: several processes need {', '.join(given)}")
