@@ -1,6 +1,7 @@
 """What a full disk and a vanished folder cost: a warning, and no more than the state that cannot be kept."""
 
 import dataclasses
+import gc
 import logging
 import re
 import shutil
@@ -26,6 +27,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # as the commands do
 EXPERIMENT = tiny_experiment()  # evaluated and saved after the steps 5, 10, 15 and 20
 MEGABYTES = 4
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a failed save leaves behind warns when it is collected: here, and not in whichever test comes later."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
