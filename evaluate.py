@@ -4,10 +4,11 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_jax.errors import UserError
 from convnext_jax.precision import DTYPES
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
     from convnext_jax.evaluate.comparison import Group
     from convnext_jax.evaluate.offline import Evaluation
+    from convnext_jax.evaluate.selected import AnyEvaluation
 
 
 def main() -> None:
     """The command."""
     arguments = _parse()
+    _check_tasks(arguments)
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.evaluate.comparison import compare, group_seeds
     from convnext_jax.run.compilation_cache import keep_compiled_programs
@@ -97,12 +100,36 @@ def _parse() -> "Namespace":
     return arguments
 
 
+def _check_tasks(arguments: "Namespace") -> None:
+    """Raises UserError for options that the runs' task has no use for, and for runs that cannot stand in one table."""
+    from convnext_jax.workdir.claim import read_experiment
+
+    tasks = {workdir: read_experiment(workdir).task for workdir in arguments.workdir}
+    with_masks = [workdir for workdir, task in tasks.items() if task.has_masks]
+    without = [workdir for workdir, task in tasks.items() if not task.has_masks]
+    if with_masks and without:
+        raise UserError(
+            f"{with_masks[0]} predicts masks and {without[0]} does not, so they have no figure in common; evaluate them"
+            " one at a time"
+        )
+    given = {
+        "--robustness": arguments.robustness,
+        "--corrupted": arguments.corrupted is not None,
+        "--tta": arguments.tta != "none",
+    }
+    for option, is_given in given.items():
+        if with_masks and is_given:
+            name = f"config.task.name={tasks[with_masks[0]].name}"
+            raise UserError(f"{option} is for classification, and {with_masks[0]} has {name}; leave it out")
+
+
 def _list(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
-def _evaluate(arguments: "Namespace", workdir: Path, step: str, weights: str) -> "list[Evaluation]":
-    from convnext_jax.evaluate.offline import Selection, evaluate_workdir
+def _evaluate(arguments: "Namespace", workdir: Path, step: str, weights: str) -> "Sequence[AnyEvaluation]":
+    from convnext_jax.evaluate.offline import evaluate_workdir
+    from convnext_jax.evaluate.selected import Selection
 
     evaluations = evaluate_workdir(
         workdir,
@@ -122,15 +149,24 @@ def _evaluate(arguments: "Namespace", workdir: Path, step: str, weights: str) ->
     return evaluations
 
 
-def _further_figures(arguments: "Namespace", evaluation: "Evaluation") -> dict[str, Any]:
+def _further_figures(arguments: "Namespace", evaluation: "AnyEvaluation") -> dict[str, Any]:
     """Returns the figures that are asked for and need more forward passes."""
+    from convnext_jax.evaluate.offline import Evaluation
+
     figures: dict[str, Any] = {}
-    examples, run = evaluation.examples, evaluation.run
     if arguments.cost:
         from convnext_jax.tools.benchmark.inference import inference_cost
 
-        forward = evaluation.predictor.forward
-        figures["cost"] = inference_cost(forward, evaluation.params, evaluation.batch_stats, examples.images)
+        forward, images = evaluation.predictor.forward, evaluation.examples.images
+        figures["cost"] = inference_cost(forward, evaluation.params, evaluation.batch_stats, images)
+    if isinstance(evaluation, Evaluation):
+        figures |= _robustness_figures(arguments, evaluation)
+    return figures
+
+
+def _robustness_figures(arguments: "Namespace", evaluation: "Evaluation") -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    examples, run = evaluation.examples, evaluation.run
     if arguments.robustness:
         from convnext_jax.evaluate.robustness import NUMBER_OF_CHANGES, measure_robustness
 
@@ -168,7 +204,13 @@ def _progress(total: int | None, title: str) -> Iterator[Callable[[Any], Any]]:
 
 
 def _print(form: str, groups: "list[Group]", comparisons: list[dict[str, Any]]) -> None:
-    from convnext_jax.report.evaluation_tables import about_rows, corruption_rows, figure_rows, group_rows
+    from convnext_jax.report.evaluation_tables import (
+        about_rows,
+        corruption_rows,
+        figure_rows,
+        group_rows,
+        mask_class_rows,
+    )
     from convnext_jax.report.tables import markdown_table, plain_table
 
     if form == "json":
@@ -177,7 +219,10 @@ def _print(form: str, groups: "list[Group]", comparisons: list[dict[str, Any]]) 
     evaluations = [each for group in groups for each in group.evaluations]
     if len(evaluations) == 1:
         figures = evaluations[0].figures
-        tables = [(figure_rows(figures), (1, 2)), (about_rows(figures), ())]
+        tables: list[tuple[Sequence[Sequence[str]], Sequence[int]]] = [(figure_rows(figures), (1, 2))]
+        if "confusion" in figures:
+            tables.append((mask_class_rows(figures["per_class"]), range(1, 6)))
+        tables.append((about_rows(figures), ()))
         for measured in (figures.get("robustness", {}).get("corruptions"), figures.get("corrupted")):
             if measured:
                 rows = corruption_rows(measured)
@@ -203,7 +248,7 @@ def _content(groups: "list[Group]", comparisons: list[dict[str, Any]]) -> dict[s
 
 def _write(arguments: "Namespace", groups: "list[Group]", comparisons: list[dict[str, Any]]) -> list[Path]:
     from convnext_jax.evaluate.offline import write_evaluation
-    from convnext_jax.report.evaluation_page import write_pages
+    from convnext_jax.report.evaluation_files import write_pages
 
     output = arguments.output or (arguments.workdir[0] if len(arguments.workdir) == 1 else None)
     if output is None:

@@ -101,15 +101,24 @@ def _train(experiment: Experiment, workdir: Path, processes: ProcessFlags, *, ex
         report(workdir, summary)
 
 
-_LABELS = {"top1": "top-1", "top5": "top-5"}
+# What is said at the end, of what the task has, in this order.
+_LABELS = {
+    "mean_iou": "mean IoU",
+    "dice": "Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "top1": "top-1",
+    "top5": "top-5",
+    "loss": "loss",
+}
 
 
 def _report(workdir: Path, summary: dict[str, Any]) -> None:
     split, final = summary["split"], summary["final"]
-    figures = ", ".join(
-        f"{_LABELS.get(name, name)} {final[f'{split}/{name}']:.4f}" for name in ("top1", "top5", "loss")
-    )
-    average = f", of the EMA top-1 {final[f'{split}_ema/top1']:.4f}" if f"{split}_ema/top1" in final else ""
+    names = [name for name in _LABELS if f"{split}/{name}" in final]
+    figures = ", ".join(f"{_LABELS[name]} {final[f'{split}/{name}']:.4f}" for name in names)
+    main = names[0]
+    ema = f"{split}_ema/{main}"
+    average = f", of the EMA {_LABELS[main]} {final[ema]:.4f}" if ema in final else ""
     print(
         f"done: {split} {figures}{average} after {final['epoch']:g} epochs, {summary['seconds']:.0f} s;"
         f" see {workdir}/curves.png"
@@ -121,8 +130,9 @@ def _report_seeds(workdir: Path, summary: dict[str, Any]) -> None:
 
     split, seeds = summary["split"], summary["seeds"]
     figures = ", ".join(
-        f"{_LABELS.get(name, name)} {summary['mean'][f'{split}/{name}']:.4f} ± {summary['std'][f'{split}/{name}']:.4f}"
-        for name in ("top1", "top5", "loss")
+        f"{_LABELS[name]} {summary['mean'][f'{split}/{name}']:.4f} ± {summary['std'][f'{split}/{name}']:.4f}"
+        for name in _LABELS
+        if f"{split}/{name}" in summary["mean"]
     )
     print(seed_table({seed: one["final"] for seed, one in seeds.items()}, names=tuple(summary["mean"])))
     print(

@@ -167,6 +167,7 @@ COMMANDS = (
     Command("benchmarks.chaos", ("--kills", "0", "--terms", "0"), {"--output": NEW_FILE}),
     Command("benchmarks.checkpoint_cost", ("--config", CONFIG), {"--config": A_FILE, "--output": NEW_FILE}),
     Command("benchmarks.streaming", (), {"--output": NEW_FILE}),
+    Command("benchmarks.convolution_gradients", (), {"--output": NEW_FILE}),
     Command("benchmarks.evaluation_cost", WORKDIR, {"--workdir": A_FOLDER, "--output": NEW_FILE}),
     Command(
         "benchmarks.compare",

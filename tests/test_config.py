@@ -65,7 +65,8 @@ def test_every_field_has_a_default_that_passes_its_own_checks(section: str, fiel
 def test_every_field_reaches_the_experiment():
     changed = {"int": 7, "float": 0.75, "bool": False, "str": "word", "tuple": (1, 2)}
     config = default_config()
-    for section, field, default in FIELDS:
+    fields = [each for each in FIELDS if each[0] != "task"]  # masks cannot follow what the others change
+    for section, field, default in fields:
         kind = re.split(r"\W", str(SECTIONS[section].__annotations__[field]).removeprefix("<class '"))[0]
         config[section][field] = CHOICES.get((section, field), (changed[kind],))[-1]
         if kind == "bool":
@@ -73,15 +74,33 @@ def test_every_field_reaches_the_experiment():
     config.model.name, config.model.initialization = "resnet18", "fan_in"
     config.data.channels = 2
     config.run.batch_size = 14
+    config.augment.zoom = 2.0
     config.optim.min_learning_rate, config.optim.schedule = 0.25, "step"
     settings = parse_experiment(config).to_dict()
     defaults = Experiment().to_dict()
-    for section, field, _ in FIELDS:
+    for section, field, _ in fields:
         assert settings[section][field] == config[section][field] != defaults[section][field], f"{section}.{field}"
 
 
+def test_every_field_of_the_task_reaches_the_experiment():
+    changed: dict[str, Any] = {
+        name: 0.5 if isinstance(default, float) else False if isinstance(default, bool) else 7
+        for section, name, default in FIELDS
+        if section == "task"
+    }
+    changed |= {"name": "multitask", "head": "upernet", "loss": "dice+focal", "dice_over": "batch"}
+    defaults = Experiment().to_dict()["task"]
+    assert parse_experiment({"task": changed}).to_dict()["task"] == changed
+    assert all(value != defaults[name] for name, value in changed.items())
+
+
 # What some choices need of other fields.
-NEEDED = {("schedule", "step"): {"decay_epochs": (50, 75)}}
+OF_MASKS = {"name": "segmentation"}
+NEEDED: dict[tuple[str, str], dict[str, Any]] = {
+    ("schedule", "step"): {"decay_epochs": (50, 75)},
+    ("head", "upernet"): OF_MASKS,
+    ("dice_over", "batch"): OF_MASKS,
+}
 
 
 @pytest.mark.parametrize(

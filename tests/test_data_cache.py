@@ -18,8 +18,10 @@ from PIL import Image
 
 from convnext_jax.data.cache import DESCRIPTION, FORMAT, CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import PixelSums
-from convnext_jax.data.decode import Picture
-from convnext_jax.data.decode_split import SERIAL_BELOW, decode_split
+from convnext_jax.data.decode import Mask, Picture
+from convnext_jax.data.decode_masked_split import decode_masked_split
+from convnext_jax.data.decode_split import CHUNK, SERIAL_BELOW, decode_split
+from convnext_jax.data.mask_classes import MaskClasses
 from convnext_jax.errors import UserError
 from convnext_jax.storage.files import is_writable
 
@@ -288,6 +290,91 @@ def test_pictures_are_kept_in_their_own_channels(key: CacheKey, channels: int) -
     np.testing.assert_array_equal(dataset.train.images, expected)
     np.testing.assert_allclose(dataset.mean, expected.mean((0, 1, 2)) / 255, rtol=1e-6)
     np.testing.assert_allclose(dataset.std, expected.std((0, 1, 2)) / 255, rtol=1e-6)
+
+
+# --- masks
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPairs(RandomPictures):
+    """Pictures with masks, whose values are `factor` times the numbers 0 to 2."""
+
+    factor: int = 1
+
+    def mask(self, index: int) -> np.ndarray:
+        return self.pixels(index)[..., 0] % 3 * np.uint8(self.factor)
+
+    def read(self, start: int, stop: int) -> Iterator[Picture]:
+        for index, picture in enumerate(super().read(start, stop), start):
+            buffer = io.BytesIO()
+            Image.fromarray(self.mask(index)).save(buffer, "png")
+            yield picture._replace(mask=Mask(f"mask {index}", buffer.getvalue()))
+
+
+PAIRS = {"train": RandomPairs(0), "test": RandomPairs(1, 3)}
+
+
+def test_masks_are_cached_beside_a_cache_without_them(key: CacheKey) -> None:
+    build_cache(key, PAIRS, NAMES)
+    masked = dataclasses.replace(key, masks=MaskClasses())
+    assert open_cache(masked) is None
+    build_cache(masked, PAIRS, NAMES)
+    dataset, without = open_cache(masked), open_cache(key)
+    assert dataset is not None and without is not None
+    assert dataset.mask_names == ("0", "1", "2") and dataset.class_names == NAMES and without.mask_names == ()
+    for name, split in dataset.splits.items():
+        assert split.masks is not None and isinstance(split.masks, np.memmap) and not split.masks.flags.writeable
+        np.testing.assert_array_equal(split.masks, np.stack(list(map(PAIRS[name].mask, range(len(split))))))
+        np.testing.assert_array_equal(split.images, without.splits[name].images)
+        assert without.splits[name].masks is None
+    # What a cache without masks holds has not changed, so that earlier ones are still valid.
+    folder = key.folders()[0]
+    assert folder.name == f"convnext_jax_cache-native-v{FORMAT}" and FORMAT == 2
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("dataset.json", "test_images.npy", "test_labels.npy", "train_images.npy", "train_labels.npy"),
+    ]
+    meta = json.loads((folder / DESCRIPTION).read_text())
+    assert sorted(meta) == ["class_names", "fingerprint", "mean", "name", "shapes", "source", "std"]
+    assert len(meta["shapes"]) == 4
+
+
+def test_values_become_class_numbers(key: CacheKey) -> None:
+    sources = {name: dataclasses.replace(source, factor=1) for name, source in PAIRS.items()}
+    classes = MaskClasses(("b", "c"), lowest=1, remedy="mend it")
+    with pytest.raises(UserError, match=r"^mask mask 0 has the value 0, and the classes are 1 to 2 .*: mend it$"):
+        build_cache(dataclasses.replace(key, masks=classes), sources, NAMES)
+    assert _folders(key) == []
+
+
+def test_masks_that_are_damaged_are_made_again(key: CacheKey, caplog: pytest.LogCaptureFixture) -> None:
+    key = dataclasses.replace(key, masks=MaskClasses())
+    build_cache(key, PAIRS, NAMES)
+    masks = key.folders()[0] / "test_masks.npy"
+    np.save(masks, np.zeros((3, 6, 5), np.uint8))
+    assert open_cache(key) is None and "test_masks.npy holds uint8 (3, 6, 5)" in caplog.text
+    dataset = build_cache(key, PAIRS, NAMES)
+    assert dataset.test.masks is not None
+    np.testing.assert_array_equal(dataset.test.masks[2], PAIRS["test"].mask(2))
+
+
+def test_masks_take_part_of_the_disk(key: CacheKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=600))
+    with pytest.raises(UserError, match="needs 720 bytes in .*, and 600 are free"):
+        build_cache(dataclasses.replace(key, masks=MaskClasses()), PAIRS, NAMES)
+
+
+@several_cores
+def test_a_pool_of_processes_decodes_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = RandomPairs(3, CHUNK + 10, journal=tmp_path / "journal")
+    alone = decode_masked_split(pairs, tmp_path / "images.npy", tmp_path / "masks.npy", None, 3, "pairs")
+    assert alone.uses == {0: 0, 1: 0, 2: 0}, "the first picture of all, not of the last chunk"
+    monkeypatch.setattr("convnext_jax.data.decode_split.SERIAL_BELOW", 0)
+    decoded = decode_masked_split(pairs, tmp_path / "images.npy", tmp_path / "masks.npy", None, 3, "pairs")
+    assert set((tmp_path / "journal").read_text().split()) > {str(os.getpid())}
+    np.testing.assert_array_equal(np.load(tmp_path / "masks.npy"), np.stack(list(map(pairs.mask, range(len(pairs))))))
+    np.testing.assert_array_equal(decoded.labels, np.arange(len(pairs)) % 3)
+    assert decoded.uses == alone.uses
+    assert decoded.sums == PixelSums.of(np.load(tmp_path / "images.npy"))
 
 
 def test_the_description_tells_what_is_there(key: CacheKey) -> None:

@@ -22,6 +22,8 @@ def test_known_names(name: str) -> None:
     [
         ("cifar1000", "cifar100"),
         ("digit", "digits"),
+        ("digit_scene", "digit_scenes"),
+        ("oxford_pet", "oxford_iiit_pet"),
         ("tiny-imagenet", "tiny_imagenet"),
         ("fashion_mnits", "fashion_mnist"),
         ("svhn_croped/x", "svhn_cropped"),
@@ -52,15 +54,27 @@ def test_own_names_import_nothing_slow() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("config", [DataConfig("digits"), DataConfig("digits", image_size=12, channels=1)])
+DIGITS = (DataConfig("digits"), DataConfig("digits", image_size=12, channels=1))
+
+
+@pytest.mark.parametrize(
+    "config", [*DIGITS, DataConfig("digit_scenes"), DataConfig("digit_scenes", image_size=20, channels=1)]
+)
 def test_what_is_known_of_a_data_set_before_it_is_loaded_is_so(config: DataConfig) -> None:
     dataset = load(config)
     examples, height, width, channels = dataset.train.images.shape
-    assert known_extent(config) == Extent(height, width, len(dataset.class_names), examples, channels)
+    counts = len(dataset.class_names), examples, channels, len(dataset.mask_names)
+    assert known_extent(config) == Extent(height, width, *counts)
+
+
+def test_of_images_of_several_sizes_the_extent_is_known_with_a_size() -> None:
+    assert known_extent(DataConfig("oxford_iiit_pet")) is None
+    extent = known_extent(DataConfig("oxford_iiit_pet", image_size=128))
+    assert extent == Extent(128, 128, 37, 3_680, mask_classes=3)
 
 
 def test_of_the_users_own_pictures_nothing_is_known() -> None:
-    assert known_extent(DataConfig("image_folder")) is None
+    assert known_extent(DataConfig("image_folder")) is None and known_extent(DataConfig("mask_folder")) is None
 
 
 def test_a_manual_dir_that_is_not_there(tmp_path: Path) -> None:

@@ -64,6 +64,21 @@ def test_a_class_of_one_example_is_refused():
         hold_out_validation(dataclasses.replace(dataset, train=train), 0.5, list("abcde"))
 
 
+@pytest.mark.parametrize("labeled", [True, False])
+def test_masks_go_with_their_images(labeled: bool):
+    dataset = tiny_dataset()
+    masks = dataset.train.images[..., 0] % 3
+    train = dataclasses.replace(dataset.train, masks=masks)
+    if not labeled:
+        dataset = dataclasses.replace(dataset, class_names=())
+        train = dataclasses.replace(train, labels=np.zeros_like(train.labels))
+    split = split_tiny(dataclasses.replace(dataset, train=train, mask_names=("a", "b", "c")))
+    assert split.validation is not None and len(split.validation) == 8 and split.mask_names == ("a", "b", "c")
+    for part in (split.train, split.validation):
+        assert part.masks is not None and not part.masks.flags.writeable
+        np.testing.assert_array_equal(part.masks, part.images[..., 0] % 3)
+
+
 def test_the_digits_held_out_never_change():
     whole = load(DataConfig(name="digits", image_size=8))
     dataset = load(DataConfig(name="digits", image_size=8, validation_fraction=0.2))

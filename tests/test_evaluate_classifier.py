@@ -16,6 +16,7 @@ from photographs import photographs
 from PIL import Image
 from scipy.special import softmax
 from tiny import tiny_dataset, tiny_experiment
+from tiny_masks import masks_dataset, train_masks
 from tiny_run import EMA_SEED, run_model, write_run
 
 import convnext_jax
@@ -213,6 +214,7 @@ def test_what_cannot_be_loaded_is_named(workdir: Path, tmp_path: Path):
 
 def test_the_examples_of_the_document_run(workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(workdir, tmp_path / "runs" / "c100")
+    train_masks(tmp_path / "runs" / "scenes", masks_dataset(), epochs=1)
     (tmp_path / "photos").mkdir()
     Image.fromarray(photographs()[0]).save(tmp_path / "photos" / "cat.jpg")
     Image.fromarray(photographs()[1]).save(tmp_path / "photos" / "dog.png")
@@ -222,3 +224,4 @@ def test_the_examples_of_the_document_run(workdir: Path, tmp_path: Path, monkeyp
     exec("".join(examples), made)
     assert len(made["names"]) == 2 and set(made["names"]) <= set(RECORD.class_names)
     assert made["features"].shape == (1, 16) and made["maps"].ndim == 4 and made["pixels"].shape == (16, 16, 3)
+    assert made["masks"].shape == (2, 16, 16) and made["large"].shape == photographs()[0].shape[:2]

@@ -21,7 +21,7 @@ def group(name: str, *accuracies: float, data: str = "digits") -> Group:
     for accuracy in accuracies:
         logits = np.stack([np.arange(1000) < 1000 * accuracy, np.full(1000, 0.5)], axis=-1).astype(np.float32)
         figures = {"top1": accuracy}
-        made.append(Evaluation(run, 1, Selection(), unused, {}, {}, examples, logits, None, figures))  # type: ignore
+        made.append(Evaluation(run, 1, Selection(), unused, {}, {}, examples, figures, logits, None))  # type: ignore
     return Group(name, tuple(made))
 
 

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 from tiny import tiny_dataset, tiny_experiment
 
-from convnext_jax.config import DataConfig, Experiment, OptimConfig
+from convnext_jax.config import DataConfig, Experiment, OptimConfig, TaskConfig
 from convnext_jax.data.dataset import Dataset
 from convnext_jax.evaluate.uncertainty import difference_of_means
 from convnext_jax.report.comparison import Comparison
@@ -150,6 +150,15 @@ def test_what_has_logged_nothing_or_is_no_workdir_is_named(tmp_path: Path):
     assert f"Nothing is logged yet in {folder / 'seed_1'}." in text
     assert f"Left out: {tmp_path / 'notes.md'} is no workdir of train.py: it has no config.json." in text
     assert len(found.runs) == 1 and not found.finished
+
+
+def test_a_run_with_masks_is_left_out_with_what_compares_it(tmp_path: Path):
+    run(tmp_path / "one", log(0.5))
+    settings = dataclasses.replace(experiment(epochs=3), task=TaskConfig("segmentation"))
+    run(tmp_path / "masks", log(0.5), settings)
+    found = find_runs([tmp_path / "one", tmp_path / "masks"])
+    assert [each.workdir for each in found.runs] == [tmp_path / "one"]
+    assert found.skipped == [f"{tmp_path}/masks is a run with masks: compare those with evaluate.py --workdir A B"]
 
 
 def test_an_interval_needs_two_seeds_on_each_side(tmp_path: Path):

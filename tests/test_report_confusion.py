@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from convnext_jax.report.confusion import add_confusion, similarity_order, top_confusions
 from convnext_jax.report.page import Page
@@ -45,7 +46,8 @@ def confusion_page(classes: int, script: str = "") -> str:
     labels = np.repeat(np.arange(classes), 20)
     predicted = np.where(RNG.random(len(labels)) < 0.6, labels, RNG.integers(0, classes, len(labels)))
     page = Page("Confusion")
-    add_confusion(page, labels, predicted, [f"<class> & {number}" for number in range(classes)])
+    counts = confusion_matrix(labels, predicted, labels=range(classes))
+    add_confusion(page, counts, [f"<class> & {number}" for number in range(classes)])
     if script:
         page.add_script(script)
     return page.html()

@@ -1,5 +1,6 @@
 """What a full disk and a vanished folder cost: a warning, and no more than the state that cannot be kept."""
 
+import contextlib
 import dataclasses
 import gc
 import logging
@@ -66,13 +67,13 @@ def run_with(workdir: Path, **before_step: Callable[[], object]) -> None:
 
 
 def fill(disk: Path) -> None:
-    with (disk / "filler").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(2**12))
-        except OSError:
-            pass
-    assert shutil.disk_usage(disk).free < 2**12
+    deadline = time.monotonic() + 20
+    with (disk / "filler").open("ab", buffering=0) as file:
+        while shutil.disk_usage(disk).free >= 2**12:  # a save that fails meanwhile removes what it wrote
+            assert time.monotonic() < deadline
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(2**12))
 
 
 def wait_for(path: Path) -> None:

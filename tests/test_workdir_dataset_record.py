@@ -28,6 +28,15 @@ def one_pixel(split: Split) -> np.ndarray:
     return images
 
 
+def masked(dataset: Dataset, shift: int = 0) -> Dataset:
+    """A data set with masks of three classes."""
+    splits = {}
+    for name, split in dataset.splits.items():
+        masks = (np.indices(split.images.shape[:3]).sum(0) + shift) % 3
+        splits[name] = dataclasses.replace(split, masks=masks.astype(np.uint8))
+    return dataclasses.replace(dataset, mask_names=("sky", "sea", "land"), **splits)
+
+
 OTHERS = {
     "one more": (changed("train", *(np.concatenate([a, a[:1]]) for a in (DATASET.train.images, DATASET.train.labels))),
                  r"\(train: 40 examples then, 41 now\)"),
@@ -70,6 +79,42 @@ def test_a_record_of_version_1_knows_the_classes_alone(tmp_path: Path):
     check_same_data(tmp_path, DatasetRecord.of(tiny_dataset(train=44)))
     with pytest.raises(UserError, match="other classes"):
         check_same_data(tmp_path, DatasetRecord.of(OTHERS["a class"][0]))
+
+
+MASKED = masked(DATASET)
+OTHER_MASKS = {
+    "a pixel": (masked(DATASET, 1), r"\(train: other pixels, labels or masks, or another order; test: other pixels"),
+    "a class": (dataclasses.replace(MASKED, mask_names=("sky", "sea", "ice")),
+                r"\(other mask classes \(without land; with ice\)\)"),
+    "the order": (dataclasses.replace(MASKED, mask_names=MASKED.mask_names[::-1]), "the mask classes in another order"),
+    "all": (MASKED.without_masks(), r"\(other mask classes \(without sky, sea, land\); train: other pixels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHER_MASKS)
+def test_other_masks_are_refused_with_what_differs(tmp_path: Path, what: str):
+    other, message = OTHER_MASKS[what]
+    record = DatasetRecord.of(MASKED)
+    record.write(tmp_path)
+    assert DatasetRecord.read(tmp_path) == record and record.mask_names == ("sky", "sea", "land")
+    check_same_data(tmp_path, DatasetRecord.of(masked(tiny_dataset())))
+    with pytest.raises(UserError, match=message):
+        check_same_data(tmp_path, DatasetRecord.of(other))
+
+
+def test_without_masks_the_record_is_that_of_earlier_versions(tmp_path: Path):
+    # The checksum that version 0.2 wrote of these data.
+    record = DatasetRecord.of(DATASET)
+    assert record.splits["test"].checksum == "945c858a45293a9a802f5027ecfea139a5c0870c171942dd3614915299954128"
+    assert DatasetRecord.of(MASKED.without_masks()) == record
+    fields = dataclasses.asdict(record)
+    del fields["mask_names"]
+    (tmp_path / "dataset.json").write_text(json.dumps(fields))
+    assert DatasetRecord.read(tmp_path) == record
+    fields["mask_names"] = [3]
+    (tmp_path / "dataset.json").write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="it is damaged"):
+        DatasetRecord.read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Operations that move pixels: crops, flips and affine maps."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,14 +149,8 @@ def affine(
       uint8 [B,H,W,C], truncated as in Pillow.
     """
     batch, height, width, channels = images.shape
-    a, b, c, d, e, f = (matrices[:, index, None, None] for index in range(6))
-    x = jnp.arange(width, dtype=jnp.float32) + 0.5
-    y = (jnp.arange(height, dtype=jnp.float32) + 0.5)[:, None]
-    x_source, y_source = a * x + b * y + c, d * x + e * y + f  # [B,H,W] each
-    if box is None:
-        left, upper, right, lower = 0, 0, width, height
-    else:
-        left, upper, right, lower = (box[:, index, None, None] for index in range(4))
+    x_source, y_source = _sources(matrices, height, width)
+    left, upper, right, lower = _bounds(box, height, width)
     column, across = _neighbors(x_source, left, right)
     row, along = _neighbors(y_source, upper, lower)
     # All channels of a pixel are gathered as one number.
@@ -176,6 +171,58 @@ def affine(
         return result
     inside = (x_source >= left) & (x_source < right) & (y_source >= upper) & (y_source < lower)
     return jnp.where(inside[..., None], result, fill)
+
+
+def affine_nearest(
+    masks: jax.Array, matrices: jax.Array, fill: int | None = None, box: jax.Array | None = None
+) -> jax.Array:
+    """Resamples each mask under its own affine map, as `affine` does an image, but with the value of the nearest pixel.
+
+    >>> mask = jnp.array([1, 2, 3], jnp.uint8).reshape(1, 1, 3, 1)
+    >>> one_and_a_bit = jnp.array([[1.0, 0.0, 1.4, 0.0, 1.0, 0.0]])
+    >>> affine_nearest(mask, one_and_a_bit, fill=255).ravel().tolist()
+    [2, 3, 255]
+
+    Args:
+      masks: [B,H,W,C].
+      matrices: see `affine`, float32 [B,6].
+      fill: value of points outside of the mask. If None, they take the value of the nearest pixel.
+      box: see `affine`.
+
+    Returns:
+      [B,H,W,C] of the same dtype.
+    """
+    batch, height, width, channels = masks.shape
+    x_source, y_source = _sources(matrices, height, width)
+    left, upper, right, lower = _bounds(box, height, width)
+    column, row = jnp.floor(x_source).astype(jnp.int32), jnp.floor(y_source).astype(jnp.int32)
+    positions = jnp.clip(row, upper, lower - 1) * width + jnp.clip(column, left, right - 1)
+    found = jnp.take_along_axis(
+        masks.reshape(batch, height * width, channels),
+        positions.reshape(batch, height * width, 1),
+        axis=1,
+        mode="promise_in_bounds",
+    ).reshape(masks.shape)
+    if fill is None:
+        return found
+    inside = (x_source >= left) & (x_source < right) & (y_source >= upper) & (y_source < lower)
+    return jnp.where(inside[..., None], found, jnp.asarray(fill, masks.dtype))
+
+
+def _sources(matrices: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the points that the pixels show, [B,H,W] each."""
+    a, b, c, d, e, f = (matrices[:, index, None, None] for index in range(6))
+    x = jnp.arange(width, dtype=jnp.float32) + 0.5
+    y = (jnp.arange(height, dtype=jnp.float32) + 0.5)[:, None]
+    return a * x + b * y + c, d * x + e * y + f
+
+
+def _bounds(box: jax.Array | None, height: int, width: int) -> tuple[Any, Any, Any, Any]:
+    """Returns the left, upper, right and lower bounds of what is read, whole images without a box."""
+    if box is None:
+        return 0, 0, width, height
+    left, upper, right, lower = (box[:, index, None, None] for index in range(4))
+    return left, upper, right, lower
 
 
 def _neighbors(
@@ -222,10 +269,46 @@ def random_resized_crop(
       Szegedy et al., `Going Deeper with Convolutions <https://arxiv.org/abs/1409.4842>`_, 2015; torchvision's
       ``RandomResizedCrop``.
     """
-    batch, height, width, _ = images.shape
+    matrices, box = random_crop_maps(key, images.shape, min_area, ratio)
+    return affine(images, matrices, box=box)
+
+
+def random_crop_maps(
+    key: jax.Array, shape: tuple[int, ...], min_area: float, ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the maps, float32 [B,6], and the boxes, int32 [B,4], of `random_resized_crop` for `affine`.
+
+    Args:
+      key: a PRNG key.
+      shape: of the images, [B,H,W,...].
+      min_area: see `random_resized_crop`.
+      ratio: the same.
+    """
+    batch, height, width, *_ = shape
     box, fits = random_box(key, batch, height, width, (min_area, 1.0), ratio)
     box = jnp.where(fits[:, None], box, jnp.asarray((0, 0, width, height), jnp.int32))
     left, upper, right, lower = (box[:, index].astype(jnp.float32) for index in range(4))
     zero = jnp.zeros_like(left)
     scale_x, scale_y = (right - left) / width, (lower - upper) / height
-    return affine(images, jnp.stack([scale_x, zero, left, zero, scale_y, upper], -1), box=box)
+    return jnp.stack([scale_x, zero, left, zero, scale_y, upper], -1), box
+
+
+def random_rotation_maps(key: jax.Array, shape: tuple[int, ...], degrees: float, zoom: float) -> jax.Array:
+    """Returns maps for `affine` that turn each image about its center and enlarge or shrink it.
+
+    Args:
+      key: a PRNG key.
+      shape: of the images, [B,H,W,...].
+      degrees: the largest angle. Angles are uniform between it and its negative.
+      zoom: the largest factor, 1 or more. Factors are between it and its inverse, uniform on a logarithmic scale.
+
+    Returns:
+      float32 [B,6].
+    """
+    batch, height, width, *_ = shape
+    for_angle, for_zoom = jax.random.split(key)
+    angle = jnp.deg2rad(degrees) * jax.random.uniform(for_angle, (batch,), minval=-1.0)
+    factor = jnp.exp(jnp.log(zoom) * jax.random.uniform(for_zoom, (batch,), minval=-1.0))
+    cosine, sine = jnp.cos(angle) / factor, jnp.sin(angle) / factor
+    x, y = width / 2, height / 2  # the center stays where it is
+    return jnp.stack([cosine, sine, x - cosine * x - sine * y, -sine, cosine, y + sine * x - cosine * y], -1)

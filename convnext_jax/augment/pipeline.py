@@ -1,4 +1,7 @@
-"""The augmentation of a training batch for classification: which operations act, and in which order."""
+"""The augmentation of a training batch, with its masks if it has any: which operations act, and in which order."""
+
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,36 +9,49 @@ import numpy as np
 
 from convnext_jax.augment.color import color_jitter
 from convnext_jax.augment.erasing import random_erasing
-from convnext_jax.augment.geometry import alternating_flip, random_crop, random_flip, random_resized_crop
+from convnext_jax.augment.geometry import (
+    affine,
+    affine_nearest,
+    alternating_flip,
+    random_crop,
+    random_crop_maps,
+    random_flip,
+    random_rotation_maps,
+)
 from convnext_jax.augment.mixing import mix
 from convnext_jax.augment.randaugment import randaugment, trivial_augment
 from convnext_jax.batches.preprocess import Normalization, normalize
-from convnext_jax.batches.source import Batch
+from convnext_jax.batches.source import Batch, MaskedLabels
 from convnext_jax.config import AugmentConfig
+from convnext_jax.data.dataset import IGNORED
 from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
-from convnext_jax.tasks.classification import Classification, MixedLabels
+from convnext_jax.tasks.interface import Task
 
 
 def augment(
     config: AugmentConfig,
-    task: Classification,
+    task: Task,
     normalization: Normalization,
     seed: int | jax.Array,
     step: int | jax.Array,
     batch: Batch,
-) -> tuple[jax.Array, MixedLabels]:
+) -> tuple[jax.Array, Any]:
     """Augments and normalizes a batch. Each image is augmented on its own; everything is a function of (seed, step).
+
+    What moves the pixels of an image moves those of its mask the same way. Pixels of a mask that come from outside are
+    ignored, unless they are reflected.
 
     >>> batch = Batch(jnp.zeros((2, 8, 8, 3), jnp.uint8), jnp.array([4, 7]), jnp.arange(2), jnp.int32(0))
     >>> normalization = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    >>> from convnext_jax.tasks.classification import Classification
     >>> inputs, targets = augment(AugmentConfig(), Classification(10), normalization, seed=0, step=0, batch=batch)
     >>> inputs.shape, inputs.dtype, targets.labels_a.tolist()
     ((2, 8, 8, 3), dtype('float32'), [4, 7])
 
     Args:
       config: which operations act, and how strongly.
-      task: makes the targets if no images are mixed.
+      task: makes the targets if no images are mixed. Only those of a classification are.
       normalization: means and standard deviations of the C channels.
       seed: the run's seed, an integer or a uint32 scalar.
       step: the step, counted from the start of the run.
@@ -46,15 +62,13 @@ def augment(
     """
     # Each operation has a key of its own, so that turning one on or off does not change what the others draw.
     key = stream_key(seed, Stream.AUGMENT, step)
-    crop, flip, resized, jitter, policy, erasing, mixing = (jax.random.fold_in(key, number) for number in range(7))
+    jitter, policy, erasing, mixing = (jax.random.fold_in(key, number) for number in range(3, 7))
     fill = jnp.asarray(np.rint(255 * np.asarray(normalization.mean)), jnp.uint8)
-    images = random_crop(crop, batch.images, config.crop_padding, fill if config.crop_mode == "constant" else None)
-    if config.resized_crop_area < 1:
-        images = random_resized_crop(resized, images, config.resized_crop_area)
-    if config.flip == "random":
-        images = random_flip(flip, images)
-    elif config.flip == "alternating":
-        images = alternating_flip(seed, batch.epoch, batch.indices, images)
+    images, labels = batch.images, batch.labels
+    masks = labels.masks[..., None] if isinstance(labels, MaskedLabels) else None
+    images, masks = _moved(config, key, seed, batch, fill, images, masks)
+    if masks is not None:
+        labels = dataclasses.replace(labels, masks=masks[..., 0])
     if config.color_jitter > 0:
         images = color_jitter(jitter, images, config.color_jitter)
     if config.policy == "randaugment":
@@ -82,7 +96,39 @@ def augment(
             probability=config.mix_probability,
             switch_probability=config.mix_switch_probability,
         )
-    return inputs, task.targets(batch.labels)
+    return inputs, task.targets(labels)
+
+
+def _moved(
+    config: AugmentConfig,
+    key: jax.Array,
+    seed: int | jax.Array,
+    batch: Batch,
+    fill: jax.Array,
+    images: jax.Array,
+    masks: jax.Array | None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Returns images, uint8 [B,H,W,C], and masks, uint8 [B,H,W,1], whose pixels were moved."""
+    crop, flip, resized = (jax.random.fold_in(key, number) for number in range(3))
+    reflects = config.crop_mode == "reflect"
+    images = random_crop(crop, images, config.crop_padding, None if reflects else fill)
+    if masks is not None:
+        masks = random_crop(crop, masks, config.crop_padding, None if reflects else jnp.uint8(IGNORED))
+    if config.resized_crop_area < 1:
+        maps, box = random_crop_maps(resized, images.shape, config.resized_crop_area)
+        images = affine(images, maps, box=box)
+        masks = None if masks is None else affine_nearest(masks, maps, box=box)
+    if config.rotation > 0 or config.zoom > 1:
+        maps = random_rotation_maps(jax.random.fold_in(key, 7), images.shape, config.rotation, config.zoom)
+        images = affine(images, maps, fill)
+        masks = None if masks is None else affine_nearest(masks, maps, IGNORED)
+    if config.flip == "random":
+        images = random_flip(flip, images)
+        masks = None if masks is None else random_flip(flip, masks)
+    elif config.flip == "alternating":
+        images = alternating_flip(seed, batch.epoch, batch.indices, images)
+        masks = None if masks is None else alternating_flip(seed, batch.epoch, batch.indices, masks)
+    return images, masks
 
 
 def check_augment(config: AugmentConfig, height: int, width: int) -> None:

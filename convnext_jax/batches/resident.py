@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.batches.order import EpochOrders
-from convnext_jax.batches.source import Batch
+from convnext_jax.batches.source import Batch, labels_of
 from convnext_jax.data.dataset import Split
 from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.sharding import Sharding, abstract, put
@@ -23,12 +23,12 @@ class ResidentSplit:
     Attributes:
       rows: the images as flat rows of bytes, uint8 [N, H W C]. A TPU would pad each image of three channels to 128, and
         copy the whole data set in each call (docs/performance.md).
-      labels: what the task learns from, [N,...].
+      labels: what the task learns from, a tree of arrays [N,...]; see `convnext_jax.batches.source.labels_of`.
       image_shape: (H, W, C).
     """
 
     rows: jax.Array
-    labels: jax.Array
+    labels: Any
     image_shape: tuple[int, int, int]
 
     @property
@@ -36,25 +36,26 @@ class ResidentSplit:
         """N, the number of examples."""
         return self.rows.shape[0]
 
-    def take(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def take(self, indices: jax.Array) -> tuple[jax.Array, Any]:
         """Returns images, uint8 [B,H,W,C], and labels [B,...] at the indices [B], each in [0, N)."""
         # Every index is in range by construction, so XLA need not clamp or fill.
-        rows, labels = (array.at[indices].get(mode="promise_in_bounds") for array in (self.rows, self.labels))
+        rows, labels = jax.tree.map(
+            lambda array: array.at[indices].get(mode="promise_in_bounds"), (self.rows, self.labels)
+        )
         return rows.reshape(-1, *self.image_shape), labels
 
 
 def put_split(split: Split, sharding: Sharding) -> ResidentSplit:
     """Copies a split from the host to the devices."""
-    images, labels = split.images, split.labels
+    images = split.images
     if isinstance(images, EncodedImages):  # of a split that is evaluated, which is decoded here
         images = images[:]
     rows = images.reshape(len(images), -1)
-    rows, labels = (
-        jax.make_array_from_callback(
-            array.shape, sharding.replicated, lambda index, array=array: np.asarray(array[index])
-        )
-        for array in (rows, labels)
-    )
+
+    def copied(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, sharding.replicated, lambda index: np.asarray(array[index]))
+
+    rows, labels = jax.tree.map(copied, (rows, labels_of(split)))
     return ResidentSplit(rows, labels, (images.shape[1], images.shape[2], images.shape[3]))
 
 
@@ -62,7 +63,7 @@ def abstract_split(split: Split, sharding: Sharding) -> ResidentSplit:
     """Returns the shapes, dtypes and shardings of what `put_split` returns."""
     count, height, width, channels = split.images.shape
     rows = jax.ShapeDtypeStruct((count, height * width * channels), split.images.dtype)
-    rows, labels = abstract((rows, split.labels), sharding.replicated)
+    rows, labels = abstract((rows, labels_of(split)), sharding.replicated)
     return ResidentSplit(rows, labels, (height, width, channels))
 
 

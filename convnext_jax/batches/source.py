@@ -5,6 +5,29 @@ from typing import Any, Protocol
 
 import jax
 
+from convnext_jax.data.dataset import Split
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MaskedLabels:
+    """What images with masks show.
+
+    Attributes:
+      labels: the class of each image, int32 [B].
+      masks: the class of each pixel, uint8 [B,H,W]; 255 counts nowhere.
+    """
+
+    labels: jax.Array
+    masks: jax.Array
+
+
+def labels_of(split: Split) -> Any:
+    """Returns what a task learns from, on the host: the labels [N], or `MaskedLabels` if the split has masks."""
+    if split.masks is None:
+        return split.labels
+    return MaskedLabels(split.labels, split.masks)  # pyright: ignore[reportArgumentType]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -13,13 +36,13 @@ class Batch:
 
     Attributes:
       images: uint8 [B,H,W,C], C from 1 to 4.
-      labels: what the task learns from: of a classification int32 [B], in [0, classes).
+      labels: what the task learns from: int32 [B], in [0, classes), or `MaskedLabels` if there are masks.
       indices: which examples of the split they are, int32 [B].
       epoch: the epoch that the step is in, int32 scalar, from 0.
     """
 
     images: jax.Array
-    labels: jax.Array
+    labels: Any
     indices: jax.Array
     epoch: jax.Array
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from convnext_jax.batches.order import call_length
 from convnext_jax.batches.rows import Rows, reader_of
-from convnext_jax.batches.source import Batch
+from convnext_jax.batches.source import Batch, labels_of
 from convnext_jax.data.dataset import Split
 from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.sharding import Sharding, abstract, put
@@ -36,7 +36,7 @@ def is_streamed(resident: str, split: Split, limit: int | None) -> bool:
         return True
     if resident != "auto":
         return resident == "never"
-    size = math.prod(split.images.shape) + split.labels.nbytes
+    size = math.prod(split.images.shape) + sum(array.nbytes for array in jax.tree.leaves(labels_of(split)))
     return limit is not None and size > limit // BUDGET
 
 
@@ -49,14 +49,14 @@ class StreamedFeed:
 
     Attributes:
       rows: the images as flat rows of bytes, as in `convnext_jax.batches.resident.ResidentSplit`, uint8 [S,B,H W C].
-      labels: what the task learns from, [S,B,...].
+      labels: what the task learns from, a tree of arrays [S,B,...].
       indices: which examples of the split they are, int32 [S,B].
       epoch: of the call, int32 scalar.
       image_shape: (H, W, C).
     """
 
     rows: jax.Array
-    labels: jax.Array
+    labels: Any
     indices: jax.Array
     epoch: jax.Array
     image_shape: tuple[int, int, int]
@@ -153,10 +153,15 @@ class StreamingSource:
         for number in range(num_steps):
             indices[number] = self._rows.indices(first_step + number)
         self._reader.read(indices[:num_steps], rows[:num_steps])
-        labels = np.asarray(self.split.labels)[indices]
-        labels[num_steps:] = 0
+
+        def labels(array: np.ndarray) -> jax.Array:
+            chosen = np.asarray(array)[indices]
+            chosen[num_steps:] = 0
+            return self._put(chosen)
+
         number = put(np.int32(epoch), self._sharding.replicated)
-        return StreamedFeed(self._put(rows), self._put(labels), self._put(indices), number, self._shape)
+        of_batches = jax.tree.map(labels, labels_of(self.split))
+        return StreamedFeed(self._put(rows), of_batches, self._put(indices), number, self._shape)
 
     def _put(self, array: np.ndarray) -> jax.Array:
         """Returns the rows of all processes [S,B,...], of which the ones of this process are given."""
@@ -172,26 +177,22 @@ class StreamingSource:
     def batch(self, feed: StreamedFeed, index: jax.Array) -> Batch:
         """See `BatchSource.batch`."""
 
-        rows, labels, indices = (
-            jax.lax.with_sharding_constraint(
-                jax.lax.dynamic_index_in_dim(array, index, keepdims=False), self._sharding.batch
-            )
-            for array in (feed.rows, feed.labels, feed.indices)
-        )
+        def of_step(array: jax.Array) -> jax.Array:
+            own = jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
+            return jax.lax.with_sharding_constraint(own, self._sharding.batch)
+
+        rows, labels, indices = jax.tree.map(of_step, (feed.rows, feed.labels, feed.indices))
         return Batch(rows.reshape(-1, *feed.image_shape), labels, indices, feed.epoch)
 
     def abstract_feed(self) -> StreamedFeed:
         """See `BatchSource.abstract_feed`."""
-        labels = self.split.labels
         lead = (self.most_steps, self.batch_size)
-        rows, labels, indices = abstract(
-            (
-                jax.ShapeDtypeStruct((*lead, math.prod(self._shape)), jnp.uint8),
-                jax.ShapeDtypeStruct((*lead, *labels.shape[1:]), labels.dtype),
-                jax.ShapeDtypeStruct(lead, jnp.int32),
-            ),
-            self._sharding.batches,
+        labels = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct((*lead, *array.shape[1:]), array.dtype), labels_of(self.split)
         )
+        rows = jax.ShapeDtypeStruct((*lead, math.prod(self._shape)), jnp.uint8)
+        indices = jax.ShapeDtypeStruct(lead, jnp.int32)
+        rows, labels, indices = abstract((rows, labels, indices), self._sharding.batches)
         epoch = abstract(jax.ShapeDtypeStruct((), jnp.int32), self._sharding.replicated)
         return StreamedFeed(rows, labels, indices, epoch, self._shape)
 

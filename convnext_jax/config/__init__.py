@@ -26,6 +26,7 @@ from convnext_jax.config.sections import (
     ModelConfig,
     OptimConfig,
     RunConfig,
+    TaskConfig,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "RunConfig",
+    "TaskConfig",
     "check_field",
     "default_config",
     "may_be_none",

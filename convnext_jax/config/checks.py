@@ -1,18 +1,23 @@
 """What settings may be: names from closed tables, numbers in their ranges, and no two that contradict each other."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convnext_jax.config.sections import AugmentConfig, OptimConfig, RunConfig
+from convnext_jax.config.sections import AugmentConfig, OptimConfig, RunConfig, TaskConfig
 from convnext_jax.errors import UserError, nearest
 from convnext_jax.precision import DTYPES
 
 OPTIMIZERS = ("adamw", "sgd", "lion", "lamb", "muon")
+PIXEL_LOSSES = ("cross_entropy", "dice", "focal", "lovasz")
 SCHEDULES = ("cosine", "step", "one_cycle", "warmup_stable_decay")
 # (section, field): the names that it may have. The network's own are in its family's file.
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("model", "dtype"): DTYPES,
+    ("task", "name"): ("classification", "segmentation", "multitask"),
+    ("task", "head"): ("fpn", "upernet"),
+    ("task", "dice_over"): ("image", "batch"),
     ("data", "resident"): ("auto", "always", "never"),
     ("augment", "crop_mode"): ("reflect", "constant"),
     ("augment", "flip"): ("random", "alternating", "none"),
@@ -28,11 +33,18 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
 _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("model", "drop_path"): (0, 1, False),
     ("model", "dropout"): (0, 1, False),
+    ("task", "head_channels"): (1, 2**14, True),
+    **{("task", f"{loss}_weight"): (0, math.inf, False) for loss in PIXEL_LOSSES},
+    ("task", "focal_gamma"): (0, 100, True),
+    ("task", "auxiliary_weight"): (0, math.inf, False),
+    ("task", "classification_weight"): (0, math.inf, False),
     ("data", "image_size"): (1, 4096, True),
     ("data", "channels"): (1, 4, True),
     ("data", "validation_fraction"): (0, 1, False),
     ("augment", "crop_padding"): (0, 4096, True),
     ("augment", "resized_crop_area"): (0, 1, True),
+    ("augment", "rotation"): (0, 180, True),
+    ("augment", "zoom"): (1, 16, True),
     ("augment", "color_jitter"): (0, 1, True),
     ("augment", "randaugment_layers"): (1, 16, True),
     ("augment", "randaugment_magnitude"): (0, 10, True),
@@ -72,6 +84,7 @@ _RANGES: dict[tuple[str, str], tuple[float, float, bool]] = {
     ("run", "steps_per_dispatch"): (1, 10**6, True),
 }
 _POSITIVE = (
+    ("task", "dice_smoothing"),
     ("augment", "resized_crop_area"),
     ("optim", "learning_rate"),
     ("optim", "decay_factor"),
@@ -113,8 +126,9 @@ def _value(sections: Mapping[str, Any], section: str, name: str) -> Any:
     return fields[name] if isinstance(fields, dict) else getattr(fields, name)
 
 
-def check_combinations(augment: AugmentConfig, optim: OptimConfig, run: RunConfig) -> None:
+def check_combinations(task: TaskConfig, augment: AugmentConfig, optim: OptimConfig, run: RunConfig) -> None:
     """Raises UserError if settings contradict each other. The message names all of them."""
+    _check_task(task, augment, run)
     if run.seed + run.seeds > 2**32:
         raise UserError(
             f"config.run.seeds={run.seeds} from config.run.seed={run.seed} on goes beyond 4294967295; start lower"
@@ -145,6 +159,31 @@ def check_combinations(augment: AugmentConfig, optim: OptimConfig, run: RunConfi
             f" config.optim.learning_rate={optim.learning_rate:g}"
         )
     _check_schedule(optim, run)
+
+
+def _check_task(task: TaskConfig, augment: AugmentConfig, run: RunConfig) -> None:
+    """Checks what a task needs of the other settings."""
+    if not task.has_masks:
+        default = TaskConfig()
+        for field in dataclasses.fields(task):
+            if field.name != "name" and (value := getattr(task, field.name)) != getattr(default, field.name):
+                raise UserError(f"config.task.{field.name}={value!r} is for masks; set config.task.name=segmentation")
+        return
+    names = task.loss.split("+")
+    for name in names:
+        check_choice("config.task.loss", name, PIXEL_LOSSES)
+    if len(set(names)) < len(names) or not any(weight for _, weight in task.losses):
+        raise UserError(f"config.task.loss={task.loss!r}: each loss once, and one at least with a weight above 0")
+    images_alone = {
+        "config.augment.policy": (augment.policy, augment.policy != "none"),
+        "config.augment.erasing_probability": (augment.erasing_probability, augment.erasing_probability > 0),
+        "config.augment.mixup_alpha": (augment.mixup_alpha, augment.mixes and augment.mixup_alpha > 0),
+        "config.augment.cutmix_alpha": (augment.cutmix_alpha, augment.mixes and augment.cutmix_alpha > 0),
+        "config.run.image_sizes": (run.image_sizes, bool(run.image_sizes)),
+    }
+    for path, (value, is_on) in images_alone.items():
+        if is_on:
+            raise UserError(f"{path}={value}: masks cannot follow that; it is for config.task.name=classification")
 
 
 def _check_schedule(optim: OptimConfig, run: RunConfig) -> None:

@@ -88,7 +88,7 @@ def parse_sections(config: Values) -> dict[str, Any]:
             sections[section] = cls(**parsed)
     check_choices(sections)
     check_ranges(sections)
-    check_combinations(sections["augment"], sections["optim"], sections["run"])
+    check_combinations(sections["task"], sections["augment"], sections["optim"], sections["run"])
     return sections
 
 

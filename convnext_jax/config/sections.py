@@ -78,6 +78,55 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """What is learned.
+
+    All fields but the name are for segmentation; see `convnext_jax.tasks.pixel_losses` for the losses.
+
+    Attributes:
+      name: ``classification``; ``segmentation``, a class for each pixel; or ``multitask``, both on one backbone.
+      head: what returns the logits of pixels: ``fpn``, a light feature pyramid, or ``upernet``.
+      head_channels: of the head; None takes its own, 128 of ``fpn`` and 512 of ``upernet``.
+      loss: of the pixels: one of ``cross_entropy``, ``dice``, ``focal`` and ``lovasz``, or several joined by ``+``.
+      cross_entropy_weight: of that loss in the sum.
+      dice_weight: the same.
+      focal_weight: the same.
+      lovasz_weight: the same.
+      dice_smoothing: what is added above and below the fraction bar.
+      dice_over: ``image`` takes the coefficient of each image, ``batch`` that of all pixels of the batch.
+      dice_background: whether class 0 counts in it. Without it, two classes make the binary Dice loss.
+      focal_gamma: how much less a pixel counts that is right already.
+      auxiliary_weight: of the loss of the head that is trained beside ``upernet``.
+      classification_weight: of the loss of the classification in ``multitask``.
+    """
+
+    name: str = "classification"
+    head: str = "fpn"
+    head_channels: int | None = None
+    loss: str = "cross_entropy"
+    cross_entropy_weight: float = 1.0
+    dice_weight: float = 1.0
+    focal_weight: float = 1.0
+    lovasz_weight: float = 1.0
+    dice_smoothing: float = 1.0
+    dice_over: str = "image"
+    dice_background: bool = True
+    focal_gamma: float = 2.0
+    auxiliary_weight: float = 0.4
+    classification_weight: float = 1.0
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it learns from masks."""
+        return self.name != "classification"
+
+    @property
+    def losses(self) -> tuple[tuple[str, float], ...]:
+        """The losses of the pixels by name, each with its weight."""
+        return tuple((name, getattr(self, f"{name}_weight", 1.0)) for name in self.loss.split("+"))
+
+
+@dataclasses.dataclass(frozen=True)
 class AugmentConfig:
     """What happens to a training image on the device, in this order.
 
@@ -86,6 +135,8 @@ class AugmentConfig:
         off.
       crop_mode: what the border is: ``reflect``, or ``constant``, the mean color.
       resized_crop_area: least share of the image in a random rectangle that is enlarged to the whole; 1 turns it off.
+      rotation: largest angle in degrees that an image is turned by, in [0, 180]; 0 turns it off.
+      zoom: largest factor that an image is enlarged or shrunk by, 1 or more; 1 turns it off.
       flip: ``random`` mirrors half of the images left to right, ``alternating`` each one in every other epoch, ``none``
         none. Wrong for digits and letters.
       color_jitter: largest relative change of brightness, contrast and saturation, in [0, 1]; 0 turns it off.
@@ -105,6 +156,8 @@ class AugmentConfig:
     crop_padding: int = 4
     crop_mode: str = "reflect"
     resized_crop_area: float = 1.0
+    rotation: float = 0.0
+    zoom: float = 1.0
     flip: str = "random"
     color_jitter: float = 0.0
     policy: str = "none"
@@ -246,6 +299,7 @@ class Experiment:
     """All settings of a run; see the sections."""
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
@@ -263,6 +317,7 @@ class Experiment:
 
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
+    "task": TaskConfig,
     "data": DataConfig,
     "augment": AugmentConfig,
     "optim": OptimConfig,

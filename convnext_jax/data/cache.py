@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from convnext_jax.data.dataset import Dataset, PixelSums, Split
-from convnext_jax.data.decode_split import Source, decode_split, scan_split
+from convnext_jax.data.decode_masked_split import decode_masked_split
+from convnext_jax.data.decode_split import CHUNK, Source, decode_split, scan_split
 from convnext_jax.data.encoded_images import EncodedImages, RandomAccess
+from convnext_jax.data.mask_classes import MaskClasses, Uses
 from convnext_jax.errors import UserError
 from convnext_jax.storage.bounded import read_json
 from convnext_jax.storage.files import exclusive, is_writable, new_folder, sweep, user_cache_folder, write_json
@@ -41,6 +43,7 @@ class CacheKey:
       beside_source: whether the cache may be put into the source folder. It may not if the folder is the user's own.
       encoded: the pictures of ``train``, if they stay encoded. The cache holds all that must be known of them, and the
         pixels of ``test``.
+      masks: what is known of the classes of the masks; None if there are no masks.
     """
 
     name: str
@@ -50,13 +53,15 @@ class CacheKey:
     channels: int = 3
     beside_source: bool = True
     encoded: RandomAccess | None = None
+    masks: MaskClasses | None = None
 
     def folders(self) -> list[Path]:
         """Returns the folders that the cache may be in, in order of preference; raises UserError if there is none."""
         size = self.image_size or "native"
         channels = "" if self.channels == 3 else f"-{self.channels}channels"
         encoded = "" if self.encoded is None else "-encoded"
-        leaf = f"convnext_jax_cache-{size}{channels}{encoded}-v{FORMAT}"
+        masks = "" if self.masks is None else "-masks"
+        leaf = f"convnext_jax_cache-{size}{channels}{encoded}{masks}-v{FORMAT}"
         source = self.source.resolve()
         identity = hashlib.sha256(f"{source}\n{self.fingerprint}".encode()).hexdigest()[:16]
         folders = [source / leaf] if self.beside_source else []
@@ -75,7 +80,7 @@ def open_cache(key: CacheKey) -> Dataset | None:
       key: what the cache contains.
 
     Returns:
-      The data set, with memory-mapped images and labels, or None if there is no usable cache.
+      The data set, with memory-mapped images, labels and masks, or None if there is no usable cache.
     """
     for folder in key.folders():
         try:
@@ -92,12 +97,14 @@ def _open_folder(folder: Path, key: CacheKey) -> Dataset:
     if meta["fingerprint"] != key.fingerprint:
         raise ValueError("the data has changed")
     splits: dict[str, Split] = {}
+    parts = {"images": np.uint8, "labels": np.int32} | ({} if key.masks is None else {"masks": np.uint8})
     for name in SPLITS:
         if name == "test" and "test_images" not in meta["shapes"]:
-            splits[name] = Split(splits["train"].images[:0], splits["train"].labels[:0])
+            train = splits["train"]
+            splits[name] = Split(train.images[:0], train.labels[:0], None if train.masks is None else train.masks[:0])
             continue
         arrays: dict[str, Any] = {}
-        for part, dtype in (("images", np.uint8), ("labels", np.int32)):
+        for part, dtype in parts.items():
             if key.encoded is not None and (name, part) == ("train", "images"):
                 arrays[part] = _encoded_images(key.encoded, meta["shapes"]["train_images"], key)
                 continue
@@ -115,6 +122,7 @@ def _open_folder(folder: Path, key: CacheKey) -> Dataset:
         mean=np.array(meta["mean"], np.float32),
         std=np.array(meta["std"], np.float32),
         origin=str(key.source),
+        mask_names=() if key.masks is None else tuple(meta["mask_names"]),
     )
 
 
@@ -131,14 +139,14 @@ def build_cache(key: CacheKey, sources: Mapping[str, Source], class_names: tuple
     Args:
       key: what to cache, and where.
       sources: the encoded pictures of ``train`` and ``test``; without ``test`` that split is empty.
-      class_names: one name for each class.
+      class_names: one name for each class; none if the pictures have no classes.
 
     Returns:
-      The data set, with memory-mapped images and labels.
+      The data set, with memory-mapped images, labels and masks.
 
     Raises:
-      UserError: a picture is unusable, a label has no class name, the images of the two splits differ in size, or the
-        cache cannot be written anywhere.
+      UserError: a picture or a mask is unusable, a label has no class name, the images of the two splits differ in
+        size, or the cache cannot be written anywhere.
     """
     folder = next((folder for folder in key.folders() if is_writable(folder.parent)), None)
     if folder is None:
@@ -163,16 +171,22 @@ def build_cache(key: CacheKey, sources: Mapping[str, Source], class_names: tuple
 def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_names: tuple[str, ...]) -> None:
     sums: dict[str, PixelSums] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    uses: dict[str, Uses] = {}
     for name in sources:
         images = folder / f"{name}_images.npy"
         title = f"decoding {key.name} {name}"
         if key.encoded is not None and name == "train":
             labels, sums[name], shape = scan_split(sources[name], key.image_size, key.channels, title)
             shapes["train_images"] = (len(labels), *shape)
+        elif key.masks is not None:
+            masks = folder / f"{name}_masks.npy"
+            decoded = decode_masked_split(sources[name], images, masks, key.image_size, key.channels, title)
+            labels, sums[name], uses[name] = decoded.labels, decoded.sums, decoded.uses
+            shapes |= {f"{name}_images": _shape(images), f"{name}_masks": _shape(masks)}
         else:
             labels, sums[name] = decode_split(sources[name], images, key.image_size, key.channels, title)
-            shapes[f"{name}_images"] = np.load(images, mmap_mode="r", allow_pickle=False).shape
-        if labels.min() < 0 or labels.max() >= len(class_names):
+            shapes[f"{name}_images"] = _shape(images)
+        if class_names and (labels.min() < 0 or labels.max() >= len(class_names)):
             raise UserError(
                 f"data set {key.name}: the {name} split has labels from {labels.min()} to {labels.max()}, "
                 f"and there are {len(class_names)} classes: a split without labels cannot be used"
@@ -194,4 +208,28 @@ def _write(folder: Path, key: CacheKey, sources: Mapping[str, Source], class_nam
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
+    if key.masks is not None:
+        meta["mask_names"] = _number_classes(folder, key.masks, sources, uses)
     write_json(folder / DESCRIPTION, meta)
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    return np.load(path, mmap_mode="r", allow_pickle=False).shape
+
+
+def _number_classes(
+    folder: Path, classes: MaskClasses, sources: Mapping[str, Source], uses: Mapping[str, Uses]
+) -> tuple[str, ...]:
+    """Turns the values of the masks into class numbers, and returns the names of the classes."""
+
+    def name_of(split: str, index: int) -> str:
+        mask = next(sources[split].read(index, index + 1)).mask
+        return "" if mask is None else mask.name
+
+    table, names = classes.table(uses, name_of)
+    if (table != np.arange(256)).any():
+        for split in sources:
+            masks = np.lib.format.open_memmap(folder / f"{split}_masks.npy", mode="r+")
+            for start in range(0, len(masks), CHUNK):
+                masks[start : start + CHUNK] = table[masks[start : start + CHUNK]]
+    return names

@@ -8,6 +8,7 @@ import numpy as np
 from convnext_jax.data.encoded_images import EncodedImages
 
 Images = np.ndarray | EncodedImages
+IGNORED = 255  # in a mask: the class of this pixel is not known
 _MOST_REASONS = 6
 
 
@@ -18,11 +19,14 @@ class Split:
     Attributes:
       images: uint8 [N,H,W,C], C from 1 to 4, read-only, memory-mapped if it comes from a cache; or pictures that stay
         encoded and are decoded when they are asked for.
-      labels: int32 [N] in [0, number of classes), read-only.
+      labels: int32 [N] in [0, number of classes), read-only; all 0 if the images have no classes.
+      masks: the class of each pixel, uint8 [N,H,W], `IGNORED` where it is not known; read-only, memory-mapped if it
+        comes from a cache. None if there are no masks.
     """
 
     images: Images
     labels: np.ndarray
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -30,18 +34,19 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set for image classification, ready for use.
+    """A data set for image classification, segmentation or both, ready for use.
 
     Attributes:
       name: the name that it was requested by.
       train: the examples to train on.
       test: the examples to test on. This is the validation split if the data set has no labeled test split.
-      class_names: one name for each class, in the order of the labels.
+      class_names: one name for each class, in the order of the labels; none if the images have no classes.
       mean: channel means of the training images, on the scale [0, 1], float32 [C].
       std: channel standard deviations of the training images, on the scale [0, 1], float32 [C].
       validation: examples held out of the training split to tune on; None if no examples are held out.
       origin: where it lies: its folder, or the package that it is part of.
       left_out: how many files in the folder are not used, by reason.
+      mask_names: one name for each class of the masks; none if there are no masks.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Dataset:
     validation: Split | None = None
     origin: str = ""
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    mask_names: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -65,15 +71,22 @@ class Dataset:
         """The split that a training run evaluates, with its name: ``validation`` if there is one, else ``test``."""
         return ("test", self.test) if self.validation is None else ("validation", self.validation)
 
+    def without_masks(self) -> "Dataset":
+        """Returns the data set without its masks."""
+        splits = {name: dataclasses.replace(split, masks=None) for name, split in self.splits.items()}
+        return dataclasses.replace(self, **splits, mask_names=())
+
     def describe(self) -> str:
         """Returns in a line what the data set holds, where it lies, and what was left out."""
         place = f" in {self.origin}" if self.origin else ""
         train, *others = (f"{name} {len(split):,}" for name, split in self.splits.items())
         counts = ", ".join([f"{train} pictures", *others])
+        classes = [f"{len(self.class_names):,} classes"] if self.class_names else []
+        masks = [f"masks of {len(self.mask_names):,} classes"] if self.mask_names else []
         shape = "x".join(map(str, self.train.images.shape[1:]))
         unused = sum(self.left_out.values())
         left_out = f"; left out {unused:,} file{'s' * (unused != 1)} ({by_reason(self.left_out)})" if unused else ""
-        return f"data: {self.name}{place}: {counts}, {len(self.class_names):,} classes, {shape}{left_out}"
+        return f"data: {self.name}{place}: {', '.join([counts, *classes, *masks, shape])}{left_out}"
 
 
 def by_reason(left_out: Mapping[str, int]) -> str:

@@ -1,13 +1,27 @@
 """Decodes a picture of any kind that is read into uint8 pixels, as a viewer shows it."""
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError, features
 
 from convnext_jax.errors import UserError, first_line
+
+
+class Mask(NamedTuple):
+    """An encoded mask, which holds the class of each pixel of a picture.
+
+    Attributes:
+      name: what error messages call it.
+      encoded: the bytes of the file.
+    """
+
+    name: str
+    encoded: bytes
 
 
 class Picture(NamedTuple):
@@ -17,11 +31,13 @@ class Picture(NamedTuple):
       name: what error messages call it.
       encoded: the bytes of the file.
       label: the label.
+      mask: its mask, if it has one.
     """
 
     name: str
     encoded: bytes
     label: int
+    mask: Mask | None = None
 
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for each number of channels
@@ -74,44 +90,69 @@ def decode_picture(picture: Picture, size: int | None = None, channels: int = 3)
       UserError: the picture cannot be read, has pixels without a known range (floating point, 32 bits), or is of absurd
         size, which is found before memory is allocated for it.
     """
-    if not picture.encoded:
-        raise UserError(f"picture {picture.name} is empty (0 bytes): replace or remove it")
+    image = resize_and_crop(f"picture {picture.name}", read_picture(picture, channels), size)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def read_picture(picture: Picture, channels: int) -> Image.Image:
+    """Returns a picture as `decode_picture` does, in its own size."""
+    with opened_image(f"picture {picture.name}", picture.encoded) as opened:
+        return _to_channels(upright(_to_bytes(picture, opened), opened), MODES[channels])
+
+
+@contextlib.contextmanager
+def opened_image(what: str, encoded: bytes) -> Iterator[Image.Image]:
+    """Opens an encoded image. In the context, any error says that the file is damaged.
+
+    Args:
+      what: the kind and the name of the file, for error messages, such as ``picture a.png``.
+      encoded: the bytes of the file, in one of `FORMATS`.
+
+    Yields:
+      The image with its pixels, as the file has them.
+
+    Raises:
+      UserError: the file cannot be read or is of absurd size, which is found before memory is allocated for it.
+    """
+    if not encoded:
+        raise UserError(f"{what} is empty (0 bytes): replace or remove it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what does no harm, such as corrupt EXIF
-            with Image.open(io.BytesIO(picture.encoded), formats=tuple(FORMATS)) as opened:
-                _check_size(picture, opened.size)
-                _check_size(picture, _tile_size(opened))
+            with Image.open(io.BytesIO(encoded), formats=tuple(FORMATS)) as opened:
+                _check_size(what, opened.size)
+                _check_size(what, _tile_size(opened))
                 opened.load()  # raises an error if the file is truncated
-                image = _to_channels(_upright(_to_bytes(picture, opened), opened), MODES[channels])
+                yield opened
     except UserError:
         raise
     except Exception as error:  # a damaged file makes Pillow raise errors of any kind
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "no picture of a kind that is read" if unknown else first_line(error)
-        raise UserError(f"picture {picture.name} cannot be read ({reason}): replace or remove it") from error
-    if size is not None and image.size != (size, size):
-        image = _resize_and_crop(picture, image, size)
-    return np.asarray(image).reshape(image.height, image.width, channels)
+        raise UserError(f"{what} cannot be read ({reason}): replace or remove it") from error
 
 
 def decode_to_shape(picture: Picture, shape: tuple[int, ...], size: int | None) -> np.ndarray:
     """Returns a picture's pixels, uint8; raises UserError if they have not the shape (H, W, C) of the others."""
     image = decode_picture(picture, size, shape[-1])
+    check_shape(picture, image, shape)
+    return image
+
+
+def check_shape(picture: Picture, image: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises UserError if the pixels of a picture have not the shape (H, W, C) of the others."""
     if image.shape != shape:
         raise UserError(
             f"picture {picture.name} has {image.shape[1]}x{image.shape[0]} pixels while the first one has"
             f" {shape[1]}x{shape[0]}: give one size, for example --config.data.image_size=64"
         )
-    return image
 
 
-def _check_size(picture: Picture, size: tuple[int, int]) -> None:
+def _check_size(what: str, size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MOST_PIXELS:
         raise UserError(
-            f"picture {picture.name} would have {width}x{height} pixels, and at most {MOST_PIXELS:,} make sense:"
-            " replace or remove it"
+            f"{what} would have {width}x{height} pixels, and at most {MOST_PIXELS:,} make sense: replace or remove it"
         )
 
 
@@ -152,7 +193,7 @@ def _first(values: int | tuple[int, ...]) -> int:
     return values[0] if isinstance(values, tuple) else values
 
 
-def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
+def upright(image: Image.Image, opened: Image.Image) -> Image.Image:
     """Returns an image turned as the EXIF data of its file say. A TIFF is upright already, and no longer says it."""
     try:
         method = _UPRIGHT.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
@@ -174,10 +215,25 @@ def _to_channels(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _resize_and_crop(picture: Picture, image: Image.Image, size: int) -> Image.Image:
+def resize_and_crop(
+    what: str, image: Image.Image, size: int | None, method: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
+    """Resizes the shorter side of an image to ``size`` and crops the center square; leaves it as it is for None.
+
+    Args:
+      what: the kind and the name of the image, for error messages.
+      image: the image.
+      size: side of the square in pixels.
+      method: how pixels are interpolated.
+
+    Raises:
+      UserError: the longer side would become absurdly long.
+    """
+    if size is None or image.size == (size, size):
+        return image
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
-    _check_size(picture, (width, height))  # a line of pixels becomes as broad as it is long
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    _check_size(what, (width, height))  # a line of pixels becomes as broad as it is long
+    image = image.resize((width, height), method)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))

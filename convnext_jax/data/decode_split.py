@@ -2,16 +2,17 @@
 
 import contextlib
 import functools
+import math
 import multiprocessing
 import os
 import shutil
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -56,12 +57,28 @@ def decode_split(
     """
     count = len(source)
     first = decode_picture(next(source.read(0, 1)), size, channels)
-    needed, free = count * first.nbytes, shutil.disk_usage(path.parent).free
+    allocate({path: (count, *first.shape)}, title)
+    decoded = collect(functools.partial(decode_chunk, source, path, size), count, title)
+    return decoded.labels, decoded.sums
+
+
+def allocate(shapes: Mapping[Path, tuple[int, ...]], title: str) -> None:
+    """Creates .npy files, uint8, in one folder.
+
+    Args:
+      shapes: the shape of each one.
+      title: what needs them.
+
+    Raises:
+      UserError: the disk is too full.
+    """
+    folder = next(iter(shapes)).parent
+    needed, free = sum(map(math.prod, shapes.values())), shutil.disk_usage(folder).free
     if free < needed:  # checked now because writing to a mapped file on a full disk kills the process silently
-        raise UserError(f"{title} needs {needed:,} bytes in {path.parent}, and {free:,} are free: make room there")
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, *first.shape))
-    del images  # each process opens the file again
-    return _collect(functools.partial(decode_chunk, source, path, size), count, title)
+        raise UserError(f"{title} needs {needed:,} bytes in {folder}, and {free:,} are free: make room there")
+    for path, shape in shapes.items():
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        del array  # each process opens the file again
 
 
 def scan_split(
@@ -82,23 +99,41 @@ def scan_split(
       UserError: a picture cannot be read, or differs in size from the first one.
     """
     shape = decode_picture(next(source.read(0, 1)), size, channels).shape
-    labels, sums = _collect(functools.partial(scan_chunk, source, shape, size), len(source), title)
-    return labels, sums, shape
+    decoded = collect(functools.partial(scan_chunk, source, shape, size), len(source), title)
+    return decoded.labels, decoded.sums, shape
 
 
-Chunk = tuple[int, np.ndarray, PixelSums]
+class Chunk(NamedTuple):
+    """What is known of some pictures in a row after they are decoded.
+
+    Attributes:
+      start: index of the first one.
+      labels: int32 [n].
+      sums: over their pixels.
+      uses: for each value in their masks the first picture whose mask has it; none without masks.
+    """
+
+    start: int
+    labels: np.ndarray
+    sums: PixelSums
+    uses: Mapping[int, int] = {}
+
+
 Task = Callable[[int], Chunk]  # from where a chunk begins; it is pickled and sent to the processes
 
 
-def _collect(task: Task, count: int, title: str) -> tuple[np.ndarray, PixelSums]:
+def collect(task: Task, count: int, title: str) -> Chunk:
+    """Runs a task for all chunks of ``count`` pictures, with a progress bar; returns the whole as one chunk."""
     labels = np.empty(count, np.int32)
     sums = PixelSums()
+    uses: dict[int, int] = {}
     with tqdm(total=count, desc=title, unit=" images", disable=None) as bar:
-        for start, chunk_labels, chunk_sums in _run_chunks(task, count):
-            labels[start : start + len(chunk_labels)] = chunk_labels
-            sums += chunk_sums
-            bar.update(len(chunk_labels))
-    return labels, sums
+        for chunk in _run_chunks(task, count):
+            labels[chunk.start : chunk.start + len(chunk.labels)] = chunk.labels
+            sums += chunk.sums
+            uses |= {value: min(index, uses.get(value, index)) for value, index in chunk.uses.items()}
+            bar.update(len(chunk.labels))
+    return Chunk(0, labels, sums, uses)
 
 
 def _run_chunks(task: Task, count: int) -> Iterator[Chunk]:
@@ -115,7 +150,7 @@ def _run_chunks(task: Task, count: int) -> Iterator[Chunk]:
                     futures: list[Future[Chunk]] = [pool.submit(task, start) for start in starts]
                 for future in as_completed(futures):
                     chunk = future.result()
-                    done.add(chunk[0])
+                    done.add(chunk.start)
                     yield chunk
             except BrokenProcessPool:
                 pass  # a process died (too little memory, a strict sandbox): continue in this one
@@ -150,9 +185,6 @@ def decode_chunk(source: Source, path: Path, size: int | None, start: int) -> Ch
       size: see `convnext_jax.data.decode.decode_picture`.
       start: index of the first picture.
 
-    Returns:
-      ``start``, the labels of the chunk, int32 [n], and the sums over its pixels.
-
     Raises:
       UserError: a picture cannot be read or does not have the size [H,W].
     """
@@ -162,7 +194,7 @@ def decode_chunk(source: Source, path: Path, size: int | None, start: int) -> Ch
     for offset, picture in enumerate(source.read(start, stop)):
         images[start + offset] = decode_to_shape(picture, images.shape[1:], size)
         labels[offset] = picture.label
-    return start, labels, PixelSums.of(images[start:stop])
+    return Chunk(start, labels, PixelSums.of(images[start:stop]))
 
 
 def scan_chunk(source: Source, shape: tuple[int, int, int], size: int | None, start: int) -> Chunk:
@@ -172,7 +204,7 @@ def scan_chunk(source: Source, shape: tuple[int, int, int], size: int | None, st
     for offset, picture in enumerate(source.read(start, stop)):
         images[offset] = decode_to_shape(picture, shape, size)
         labels[offset] = picture.label
-    return start, labels, PixelSums.of(images)
+    return Chunk(start, labels, PixelSums.of(images))
 
 
 def usable_cores() -> int:

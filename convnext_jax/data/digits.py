@@ -27,15 +27,8 @@ def load_digits(image_size: int | None = None, channels: int = 3) -> Dataset:
     Raises:
       UserError: scikit-learn is not installed.
     """
-    try:
-        package = metadata.distribution("scikit-learn")
-    except metadata.PackageNotFoundError as error:
-        raise UserError("data set digits: scikit-learn is not installed; run `pip install scikit-learn`") from error
-    # Reads the same file as sklearn.datasets.load_digits, but importing scikit-learn would take a second.
-    table = np.loadtxt(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")), delimiter=",")
-    labels = table[:, -1].astype(np.int32)
-    images = _scale(table[:, :-1].reshape(-1, 8, 8), image_size or DEFAULT_SIZE, channels)
-    test = np.array(held_out([str(i) for i in range(len(labels))], labels.tolist(), TEST_FRACTION))
+    digits, labels, test = read_digits("digits")
+    images = _scale(digits, image_size or DEFAULT_SIZE, channels)
     mean, std = PixelSums.of(images[~test]).mean_and_std()
     return Dataset(
         name="digits",
@@ -48,10 +41,33 @@ def load_digits(image_size: int | None = None, channels: int = 3) -> Dataset:
     )
 
 
+def read_digits(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reads the digits from scikit-learn.
+
+    Args:
+      name: the data set that they are for, for error messages.
+
+    Returns:
+      The images, white on black, uint8 [1797,8,8], the digits, int32 [1797], and whether each is in the test split.
+
+    Raises:
+      UserError: scikit-learn is not installed.
+    """
+    try:
+        package = metadata.distribution("scikit-learn")
+    except metadata.PackageNotFoundError as error:
+        raise UserError(f"data set {name}: scikit-learn is not installed; run `pip install scikit-learn`") from error
+    # Reads the same file as sklearn.datasets.load_digits, but importing scikit-learn would take a second.
+    table = np.loadtxt(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")), delimiter=",")
+    images = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = table[:, -1].astype(np.int32)
+    test = np.array(held_out([str(i) for i in range(len(labels))], labels.tolist(), TEST_FRACTION))
+    return images, labels, test
+
+
 def _scale(images: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """Converts the digits: float [N,8,8] with values from 0 to 16 -> uint8 [N,size,size,channels]."""
-    gray = np.round(images * (255 / 16)).astype(np.uint8)
-    scaled = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in gray]
+    """Converts the digits: uint8 [N,8,8] -> uint8 [N,size,size,channels]."""
+    scaled = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in images]
     converted = [np.asarray(image.convert(MODES[channels])) for image in scaled]
     return np.stack(converted).reshape(-1, size, size, channels)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset, by_reason
-from convnext_jax.data.decode import MOST_BYTES, Picture
+from convnext_jax.data.decode import MOST_BYTES, Mask, Picture
 from convnext_jax.data.image_folder_layout import (
     no_test_classes,
     no_test_folder,
@@ -26,7 +26,7 @@ from convnext_jax.storage.bounded import read_bounded
 from convnext_jax.storage.files import expanded
 
 TEST_FOLDERS = ("val", "validation", "test")
-_OTHER_SPLITS = (*TEST_FOLDERS, "valid", "dev", "eval")  # folders that look as if they were meant to be used
+OTHER_SPLITS = (*TEST_FOLDERS, "valid", "dev", "eval")  # folders that look as if they were meant to be used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,22 +36,29 @@ class FileSource:
     Attributes:
       paths: the paths of the files.
       labels: the label of each file.
+      masks: the path of the mask of each file; none if there are no masks.
     """
 
     paths: tuple[str, ...]
     labels: tuple[int, ...]
+    masks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
         """Yields the pictures start, start + 1, ..., stop - 1."""
-        for path, label in zip(self.paths[start:stop], self.labels[start:stop], strict=True):
-            try:
-                encoded = read_bounded(Path(path), MOST_BYTES)
-            except OSError as error:
-                raise UserError(f"picture {path} cannot be read ({error.strerror}): replace or remove it") from error
-            yield Picture(path, encoded, label)
+        for index in range(start, min(stop, len(self))):
+            path = self.paths[index]
+            mask = Mask(self.masks[index], _read("mask", self.masks[index])) if self.masks else None
+            yield Picture(path, _read("picture", path), self.labels[index], mask)
+
+
+def _read(kind: str, path: str) -> bytes:
+    try:
+        return read_bounded(Path(path), MOST_BYTES)
+    except OSError as error:
+        raise UserError(f"{kind} {path} cannot be read ({error.strerror}): replace or remove it") from error
 
 
 def load_image_folder(config: DataConfig) -> Dataset:
@@ -79,7 +86,7 @@ def load_image_folder(config: DataConfig) -> Dataset:
     root = expanded(config.data_dir)
     sources, class_names, left_out = find_splits(root, config.validation_fraction)
     channels = config.channels or 3
-    key = CacheKey(config.name, root, _fingerprint(root, sources), config.image_size, channels, beside_source=False)
+    key = CacheKey(config.name, root, fingerprint(root, sources), config.image_size, channels, beside_source=False)
     dataset = open_cache(key) or build_cache(key, sources, class_names)
     dataset = dataclasses.replace(dataset, left_out=left_out)
     if not config.validation_fraction or find_test_folder(root) is None:
@@ -137,12 +144,17 @@ def find_splits(root: Path, validation_fraction: float) -> Found:
         train, test = _hold_out(root, train, validation_fraction)
     else:
         raise no_test_folder(root)
-    for other in list_folder(root)[0]:
-        if other.name.lower() in _OTHER_SPLITS and other != folder:
-            left_out[f"in {other.name}/, which is not used"] = count_files(other)
+    count_other_splits(root, folder, left_out)
     class_names = tuple(train)
     sources = {"train": _source(train, class_names), "test": _source(test, class_names)}
     return Found(sources, class_names, dict(+left_out))
+
+
+def count_other_splits(root: Path, used: Path | None, left_out: Counter[str]) -> None:
+    """Adds to ``left_out`` the files in folders that look as if they were meant to be tested on, except ``used``."""
+    for other in list_folder(root)[0]:
+        if other.name.lower() in OTHER_SPLITS and other != used:
+            left_out[f"in {other.name}/, which is not used"] = count_files(other)
 
 
 Classes = dict[str, list[Path]]  # the pictures of each class
@@ -199,11 +211,11 @@ def _source(classes: Classes, class_names: tuple[str, ...]) -> FileSource:
     return FileSource(paths, labels)
 
 
-def _fingerprint(root: Path, sources: dict[str, FileSource]) -> str:
-    """Returns a string that changes when a picture is added, removed, rewritten or moved to another split."""
+def fingerprint(root: Path, sources: dict[str, FileSource]) -> str:
+    """Returns a string that changes when a file is added, removed, rewritten or moved to another split."""
     digest = hashlib.sha256()
     for split, source in sources.items():
-        for path in source.paths:
+        for path in (*source.paths, *source.masks):
             status = Path(path).stat()
             name = Path(path).relative_to(root)
             digest.update(f"{split} {name} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))

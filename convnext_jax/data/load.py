@@ -8,8 +8,11 @@ from pathlib import Path
 from convnext_jax.config import DataConfig
 from convnext_jax.data.cache import CacheKey, build_cache, open_cache
 from convnext_jax.data.dataset import Dataset
+from convnext_jax.data.digit_scenes import load_digit_scenes
 from convnext_jax.data.digits import load_digits
 from convnext_jax.data.image_folder import find_test_folder, load_image_folder
+from convnext_jax.data.mask_classes import tfds_mask_classes
+from convnext_jax.data.mask_folder import load_mask_folder
 from convnext_jax.data.prepared import (
     INFO_FILE,
     PreparedInfo,
@@ -18,8 +21,8 @@ from convnext_jax.data.prepared import (
     find_prepared,
     read_info,
 )
-from convnext_jax.data.prepared_features import read_features
-from convnext_jax.data.registry import OWN_NAMES, STREAMED_NAMES, check_name
+from convnext_jax.data.prepared_features import Features, read_features
+from convnext_jax.data.registry import FOLDER_NAMES, OWN_NAMES, STREAMED_NAMES, check_name
 from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError
@@ -56,8 +59,12 @@ def load(config: DataConfig) -> Dataset:
 def _load(config: DataConfig) -> Dataset:
     if config.name == "image_folder":
         return load_image_folder(config)
+    if config.name == "mask_folder":
+        return load_mask_folder(config)
     if config.name == "digits":
         dataset = load_digits(config.image_size, config.channels or 3)
+    elif config.name == "digit_scenes":
+        dataset = load_digit_scenes(config.image_size, config.channels or 3)
     else:
         dataset = _load_prepared(config)
     if not config.validation_fraction:
@@ -74,7 +81,7 @@ def holds_out_test(config: DataConfig) -> bool:
 
     Of a TFDS data set this is known once it is prepared; before that the answer is False.
     """
-    if config.name == "image_folder":
+    if config.name in FOLDER_NAMES:
         return config.data_dir is not None and find_test_folder(expanded(config.data_dir)) is None
     prepared = None if config.name in OWN_NAMES else find_prepared(data_root(config.data_dir), config.name)
     return prepared is not None and not any(map(read_info(prepared).splits.get, TEST_SPLITS))
@@ -87,7 +94,7 @@ def _on_disk(config: DataConfig) -> DataConfig:
         return config
     cache = user_cache_folder() / "buckets"
     with exclusive(cache / ".lock"):
-        if config.name == "image_folder":
+        if config.name in FOLDER_NAMES:
             return dataclasses.replace(config, data_dir=str(local_copy(folder, cache)))
         return dataclasses.replace(config, data_dir=str(local_copy(folder, cache, only=config.name)))
 
@@ -114,16 +121,17 @@ def _load_prepared(config: DataConfig) -> Dataset:
             f"the data set in {prepared} has no split {' or '.join(TEST_SPLITS)} (it has {', '.join(info.splits)}):"
             " hold out a share of its training examples with --config.data.validation_fraction=0.1"
         )
-    class_names, declared = read_features(prepared)
-    encoded = _source(info, "train") if streamed else None
-    channels = config.channels or declared
-    key = CacheKey(config.name, prepared, info.fingerprint, config.image_size, channels, encoded=encoded)
+    features = read_features(prepared)
+    encoded = _source(info, features, "train") if streamed else None
+    masks = tfds_mask_classes(config.name) if features.masked and not streamed else None
+    channels = config.channels or features.channels
+    key = CacheKey(config.name, prepared, info.fingerprint, config.image_size, channels, encoded=encoded, masks=masks)
     dataset = open_cache(key)
     if dataset is None:
-        sources = {"train": _source(info, "train")}
+        sources = {"train": _source(info, features, "train")}
         if has_test:
-            sources["test"] = _labeled_source(info, *TEST_SPLITS)
-        dataset = build_cache(key, sources, class_names)
+            sources["test"] = _labeled_source(info, features, *TEST_SPLITS)
+        dataset = build_cache(key, sources, features.class_names)
     return dataset
 
 
@@ -210,14 +218,14 @@ def _hint_at_other_archives(name: str, folder: Path) -> None:
         log.warning("%s is from another archive: to use it, give the manual_dir with its .sha256 file", other)
 
 
-def _source(info: PreparedInfo, name: str) -> RecordSource:
+def _source(info: PreparedInfo, features: Features, name: str) -> RecordSource:
     if info.splits.get(name):
-        return RecordSource(info.folder, name, info.splits[name])
+        return RecordSource(info.folder, name, info.splits[name], bool(features.class_names), features.masked)
     raise UserError(f"the data set in {info.folder} has no split {name} (it has {', '.join(info.splits)})")
 
 
-def _labeled_source(info: PreparedInfo, *names: str) -> RecordSource:
+def _labeled_source(info: PreparedInfo, features: Features, *names: str) -> RecordSource:
     """Returns the first of the splits that has labels. Those of a competition's test split are -1."""
-    sources = [_source(info, name) for name in names if info.splits.get(name)]
+    sources = [_source(info, features, name) for name in names if info.splits.get(name)]
     labeled = (source for source in sources if all(picture.label >= 0 for picture in source.read(0, 1)))
     return next(labeled, sources[0])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext_jax.data.decode import Picture
+from convnext_jax.data.decode import Mask, Picture
 from convnext_jax.errors import UserError
 from convnext_jax.storage.bounded import MOST_JSON_BYTES, read_bounded
 from convnext_jax.storage.files import expanded, parse_json
@@ -113,17 +113,21 @@ class RecordSource:
       folder: the folder of the data set.
       split: the name of the split.
       count: the number of examples in the split.
+      labeled: whether examples have a feature ``label``; otherwise all labels are 0.
+      masked: whether examples have a feature ``segmentation_mask``.
     """
 
     folder: Path
     split: str
     count: int
+    labeled: bool = True
+    masked: bool = False
 
     def __len__(self) -> int:
         return self.count
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
-        """Yields the examples start, start + 1, ..., stop - 1, from their features ``image`` and ``label``."""
+        """Yields the examples start, start + 1, ..., stop - 1, as `Picture`."""
         return self._read(_open, range(start, stop))
 
     def read_at(self, indices: Sequence[int]) -> Iterator[Picture]:
@@ -140,8 +144,10 @@ class RecordSource:
                 where = f"example {self.split}[{index}]"
                 feature = messages.Example.FromString(record).features.feature
                 encoded = feature["image"].bytes_list.value[0]
-                label = feature["label"].int64_list.value[0]
-                yield Picture(f"{self.split}[{index}] of {self.folder}", encoded, label)
+                label = feature["label"].int64_list.value[0] if self.labeled else 0
+                name = f"{self.split}[{index}] of {self.folder}"
+                mask = Mask(name, feature["segmentation_mask"].bytes_list.value[0]) if self.masked else None
+                yield Picture(name, encoded, label, mask)
         except UserError:
             raise
         except Exception as error:  # the readers raise errors of many kinds: ValueError, RuntimeError, DecodeError, ...

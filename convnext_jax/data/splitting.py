@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from convnext_jax.data.dataset import Dataset, PixelSums, Split
+from convnext_jax.data.dataset import Dataset, Images, PixelSums, Split
 from convnext_jax.errors import UserError
 
 _CHUNK = 1000  # images to sum at once: computing their histograms takes 24 times the memory of their pixels
@@ -69,21 +69,26 @@ def hold_out_validation(dataset: Dataset, fraction: float, keys: Sequence[str]) 
     labels = dataset.train.labels
     alone = np.flatnonzero(np.bincount(labels, minlength=len(dataset.class_names)) == 1)
     if alone.size:
+        named = bool(dataset.class_names)
         raise UserError(
-            f"config.data.validation_fraction={fraction:g}: class {dataset.class_names[alone[0]]} of {dataset.name} has"
-            " one training example, and a class to be split needs two; add some or remove the class"
+            f"config.data.validation_fraction={fraction:g}:"
+            f" {f'class {dataset.class_names[alone[0]]} of ' if named else ''}{dataset.name} has one training example,"
+            f" and it takes two to hold one out; add some{' or remove the class' if named else ''}"
         )
     held = np.array(held_out(keys, labels.tolist(), fraction))
     train = _take(dataset.train, ~held)
-    sums = PixelSums()
-    for start in range(0, len(train), _CHUNK):
-        sums += PixelSums.of(train.images[start : start + _CHUNK])
-    mean, std = sums.mean_and_std()
+    mean, std = sum_pixels(train.images).mean_and_std()
     return dataclasses.replace(dataset, train=train, validation=_take(dataset.train, held), mean=mean, std=std)
 
 
+def sum_pixels(images: Images) -> PixelSums:
+    """Returns the sums over many images, uint8 [N,H,W,C], in little memory."""
+    return sum((PixelSums.of(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)), PixelSums())
+
+
 def _take(split: Split, chosen: np.ndarray) -> Split:
-    images, labels = split.images[chosen], split.labels[chosen]
-    images.flags.writeable = False
-    labels.flags.writeable = False
-    return Split(images, labels)
+    taken = Split(split.images[chosen], split.labels[chosen], None if split.masks is None else split.masks[chosen])
+    for array in (taken.images, taken.labels, taken.masks):
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+    return taken

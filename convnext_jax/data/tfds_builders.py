@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,31 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from convnext_jax.data.decode import opened_image
 from convnext_jax.data.no_pickle import no_pickle
 from convnext_jax.data.tfds_downloads import Downloads
 from convnext_jax.data.tiny_imagenet import TinyImagenet
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError, first_line
 
-# The part of ``tf`` that builders use to read what they have downloaded, for local files.
-FILES_ONLY = types.SimpleNamespace(
+
+def _decode_image(encoded: bytes) -> np.ndarray:
+    with opened_image("picture of an archive", encoded) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
+def _encode_jpeg(image: np.ndarray) -> Any:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "jpeg", quality=95)  # as TensorFlow has it
+    return types.SimpleNamespace(numpy=buffer.getvalue)
+
+
+# The part of ``tf`` that builders use to read what they have downloaded, for local files, and to mend pictures.
+SUBSTITUTE = types.SimpleNamespace(
+    image=types.SimpleNamespace(decode_image=_decode_image),
+    shape=np.shape,
     io=types.SimpleNamespace(
+        encode_jpeg=_encode_jpeg,
         gfile=types.SimpleNamespace(
             GFile=lambda name, mode="r": open(name, mode),
             exists=os.path.exists,
@@ -35,8 +51,8 @@ FILES_ONLY = types.SimpleNamespace(
             isdir=os.path.isdir,
             listdir=os.listdir,
             walk=os.walk,
-        )
-    )
+        ),
+    ),
 )
 
 
@@ -87,7 +103,7 @@ def expected_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -
 
 
 def check_features(builder: tfds.core.DatasetBuilder, image_size: int | None) -> None:
-    """Raises an error unless a data set has uint8 images of one size, each with one label.
+    """Raises an error unless a data set has uint8 images of one size, each with one label, a mask or both.
 
     Args:
       builder: a builder from `make_builder`.
@@ -97,9 +113,12 @@ def check_features(builder: tfds.core.DatasetBuilder, image_size: int | None) ->
       UserError: the data set cannot be used.
     """
     name, features = builder.name, _features(builder)
-    image, label = features.get("image"), features.get("label")
-    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
-        raise UserError(f"data set {name} is not for image classification: it has no features `image` and `label`")
+    image, labeled = features.get("image"), isinstance(features.get("label"), tfds.features.ClassLabel)
+    if not (isinstance(image, tfds.features.Image) and (labeled or _is_mask(features.get("segmentation_mask")))):
+        raise UserError(
+            f"data set {name} is not for image classification or segmentation: it has no features `image` and `label`"
+            " or `segmentation_mask`"
+        )
     if image.np_dtype != np.uint8:
         raise UserError(f"data set {name} has {image.np_dtype} images, and only uint8 can be used")
     shape: Any = image.shape
@@ -107,6 +126,13 @@ def check_features(builder: tfds.core.DatasetBuilder, image_size: int | None) ->
         raise UserError(
             f"data set {name} has images of several sizes: give one, for example --config.data.image_size=64"
         )
+
+
+def _is_mask(feature: Any) -> bool:
+    if not isinstance(feature, tfds.features.Image) or feature.np_dtype != np.uint8:
+        return False
+    shape: Any = feature.shape
+    return shape[-1] == 1
 
 
 def _features(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
@@ -170,20 +196,28 @@ def _explained(error: BaseException, builder: tfds.core.DatasetBuilder) -> UserE
 @contextlib.contextmanager
 def _without_tensorflow(builder: tfds.core.DatasetBuilder, downloads: Downloads) -> Iterator[None]:
     """Replaces what a builder needs TensorFlow for, and restores it at the end of the context."""
-    encoder = _features(builder)["image"]
-    encode = encoder.encode_example
-    encoder.encode_example = lambda image: encode(encode_png(image) if isinstance(image, np.ndarray) else image)
+    features = _features(builder)
+    encoders = [features[name] for name in ("image", "segmentation_mask") if name in features]
+    for encoder in encoders:
+        encoder.encode_example = _with_arrays(encoder.encode_example)
     vars(builder)["_make_download_manager"] = lambda **_: downloads
     with contextlib.ExitStack() as stack:
         for cls in type(builder).__mro__:  # a builder's helpers are in its own module or in those of its bases
             module = sys.modules[cls.__module__]
             if "tf" in vars(module) and not cls.__module__.startswith("tensorflow_datasets.core."):
                 stack.callback(setattr, module, "tf", vars(module)["tf"])
-                vars(module)["tf"] = FILES_ONLY
+                vars(module)["tf"] = SUBSTITUTE
         try:
             yield
         finally:
-            del encoder.encode_example, vars(builder)["_make_download_manager"]
+            for encoder in encoders:
+                del encoder.encode_example
+            del vars(builder)["_make_download_manager"]
+
+
+def _with_arrays(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Returns an encoder that takes arrays as well."""
+    return lambda image: encode(encode_png(image) if isinstance(image, np.ndarray) else image)
 
 
 def encode_png(image: np.ndarray) -> bytes:

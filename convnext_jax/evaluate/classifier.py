@@ -2,34 +2,34 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 from scipy.special import softmax
 
 from convnext_jax.batches.preprocess import Normalization, normalize, resize
 from convnext_jax.errors import UserError, check
 from convnext_jax.evaluate.grad_cam import explainable_stage, grad_cam
 from convnext_jax.evaluate.predictions import Forward, Predictor
-from convnext_jax.evaluate.preprocessing import AnyPicture, Preprocessing, preprocessing_of
-from convnext_jax.evaluate.saved_run import SavedRun
+from convnext_jax.evaluate.preprocessing import Preprocessing, preprocessing_of
+from convnext_jax.evaluate.trained_network import (
+    BATCH_SIZE,
+    Pictures,
+    TrainedNetwork,
+    check_weights_name,
+    open_one_seed,
+    padded,
+)
 from convnext_jax.models.parameters import Tree, merge_model, split_model
 from convnext_jax.models.registry import load_model
 from convnext_jax.sharding import Sharding, make_mesh
 from convnext_jax.storage.cloud import to_path
-from convnext_jax.workdir.claim import read_experiment
-
-BATCH_SIZE = 32  # of every batch, so that each program compiles once, whatever the number of pictures
-Pictures = np.ndarray | AnyPicture | Sequence[AnyPicture]
 
 
-class Classifier:
+class Classifier(TrainedNetwork):
     """A trained network, with its classes and its preprocessing. `load` makes one.
 
     Args:
@@ -51,14 +51,8 @@ class Classifier:
         preprocess: Preprocessing,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        check("batch_size", batch_size, batch_size >= 1, "1 or more")
+        super().__init__(forward, params, batch_stats, preprocess=preprocess, batch_size=batch_size)
         self.classes = classes
-        self.preprocess = preprocess
-        devices = forward.sharding.num_devices
-        self.batch_size = -(-batch_size // devices) * devices
-        self._forward = forward
-        self._state = params, batch_stats
-        self._logits = Predictor(forward, self.batch_size)
         self._features = Predictor(_Features(**vars(forward)), self.batch_size)
 
     def predict(self, images: Pictures) -> np.ndarray:
@@ -72,7 +66,7 @@ class Classifier:
           UserError: no image at all, an array of another shape or type, or a picture that cannot be read.
         """
         images = self._checked(images)
-        return np.concatenate([softmax(self._run(self._logits, batch), -1) for _, batch in self._batches(images)])
+        return np.concatenate([softmax(self._run(self._outputs, batch), -1) for _, batch in self._batches(images)])
 
     def features(self, images: Pictures) -> np.ndarray:
         """Returns what the last linear layer is given for each image, float32 [N,D].
@@ -110,7 +104,7 @@ class Classifier:
         stage = self.explainable_stage(stage)
         for start, batch in self._batches(images):
             wanted = chosen[start : start + len(batch)].astype(np.int32)
-            given = [_padded(array, self.batch_size) for array in (batch, wanted)]
+            given = [padded(array, self.batch_size) for array in (batch, wanted)]
             given = jax.device_put(given, self._forward.sharding.batch)
             maps.append(np.asarray(_explain(*self._state, *given, forward=self._forward, stage=stage))[: len(batch)])
         return np.concatenate(maps)
@@ -122,28 +116,6 @@ class Classifier:
             height = width = self._forward.image_size
         model = merge_model(self._forward.definition, *self._state)
         return explainable_stage(model, (height, width, channels), stage)
-
-    def _checked(self, images: Pictures) -> np.ndarray | Sequence[AnyPicture]:
-        if isinstance(images, str | PathLike | Image.Image):
-            return [images]
-        if len(images) == 0:
-            raise UserError("no images are given")
-        shape = self.preprocess.shape
-        if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.shape[1:] != shape):
-            raise UserError(
-                f"images of {images.dtype} {list(images.shape)} are given, and the network takes uint8"
-                f" [N,{','.join(map(str, shape))}]; give Pillow images or paths to have them resized"
-            )
-        return images
-
-    def _batches(self, images: np.ndarray | Sequence[AnyPicture]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields batches of pixels, each with the number of its first image."""
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            yield start, batch if isinstance(batch, np.ndarray) else np.stack([self.preprocess(each) for each in batch])
-
-    def _run(self, predictor: Predictor, batch: np.ndarray) -> np.ndarray:
-        return predictor(*self._state, _padded(batch, self.batch_size))[: len(batch)]
 
 
 def load(
@@ -166,22 +138,21 @@ def load(
       batch_size: images at a time; it changes no figure.
 
     Raises:
-      UserError: no such workdir, checkpoint or weights, or the size of the images is not known.
+      UserError: no such workdir, checkpoint or weights, a run that predicts masks, or the size of the images is not
+        known.
     """
     directory = to_path(workdir)
-    check("weights", weights, weights in ("raw", "ema"), "raw or ema")
-    check("image_size", image_size, image_size is None or image_size >= 1, "1 or more")
+    check_weights_name(weights, image_size)
     if (directory / "model.json").is_file():
         if (str(step), weights) != ("latest", "raw"):
             raise UserError(f"{directory} is a folder of weights, without checkpoints; leave step and weights out")
         return _of_weights(directory, image_size, batch_size)
-    experiment = read_experiment(directory)
-    if experiment.run.seeds > 1:
+    run = open_one_seed(directory)
+    if run.experiment.task.has_masks:
         raise UserError(
-            f"{directory} holds {experiment.run.seeds} seeds; take one of them, such as"
-            f" {directory}/seed_{experiment.run.seed}"
+            f"the run in {directory} predicts masks (config.task.name={run.experiment.task.name}): give --masks DIR, or"
+            " in Python take convnext_jax.evaluate.segmenter.load"
         )
-    run = SavedRun.open(directory, data_dir=None, dtype=None)
     preprocess = preprocessing_of(run, image_size)
     params, batch_stats = run.restore(run.select(str(step)), weights)
     return Classifier(
@@ -231,8 +202,3 @@ def _explain(
 ) -> jax.Array:
     inputs = resize(normalize(images, forward.normalization), forward.image_size)
     return grad_cam(merge_model(forward.definition, params, batch_stats), inputs, classes, stage)
-
-
-def _padded(batch: np.ndarray, size: int) -> np.ndarray:
-    """Returns a batch filled up to a size with its last entry."""
-    return np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * (batch.ndim - 1), mode="edge")

@@ -4,10 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from convnext_jax.evaluate.offline import Evaluation
-from convnext_jax.evaluate.uncertainty import difference_of_means, paired_comparison
+from convnext_jax.evaluate.selected import AnyEvaluation, same_examples
+from convnext_jax.evaluate.uncertainty import difference_of_means
 from convnext_jax.workdir.claim import identity
 
 
@@ -21,12 +19,12 @@ class Group:
     """
 
     name: str
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[AnyEvaluation, ...]
 
 
-def group_seeds(evaluations: Sequence[Evaluation]) -> list[Group]:
+def group_seeds(evaluations: Sequence[AnyEvaluation]) -> list[Group]:
     """Groups evaluations whose runs differ in their seed alone, in the order in which they first come."""
-    groups: dict[tuple[Any, ...], list[Evaluation]] = {}
+    groups: dict[tuple[Any, ...], list[AnyEvaluation]] = {}
     for each in evaluations:
         settings = {name: value for name, value in identity(each.run.experiment).items() if name != "run.seed"}
         key = (repr(sorted(settings.items())), each.selection)
@@ -39,7 +37,7 @@ def group_seeds(evaluations: Sequence[Evaluation]) -> list[Group]:
     return [Group(_name(members, several_ways, several_steps), tuple(members)) for members in groups.values()]
 
 
-def _name(members: Sequence[Evaluation], with_weights: bool, with_step: bool) -> str:
+def _name(members: Sequence[AnyEvaluation], with_weights: bool, with_step: bool) -> str:
     first = members[0]
     workdir = first.run.workdir
     name = str(workdir.parent if workdir.name.startswith("seed_") else workdir)
@@ -48,24 +46,23 @@ def _name(members: Sequence[Evaluation], with_weights: bool, with_step: bool) ->
 
 
 def compare(first: Group, second: Group) -> dict[str, Any] | None:
-    """Compares the top-1 accuracy of two groups.
+    """Compares the top-1 accuracy of two groups, or the mean IoU of segmentations.
 
     Returns:
-      ``first``, ``second``, ``difference`` (of the second less the first), ``interval`` (95%), ``method`` and
-      ``conclusion``, a sentence. Of one run each, these are about the same examples, with a ``p_value``; see
-      `convnext_jax.evaluate.uncertainty.paired_comparison`. Of several seeds each, they are about other seeds; see
-      `convnext_jax.evaluate.uncertainty.difference_of_means`. None if there is no interval: the examples differ, it is
-      one seed against several, or the seeds of neither group vary.
+      ``first``, ``second``, ``figure``, ``difference`` (of the second less the first), ``interval`` (95%), ``method``
+      and ``conclusion``, a sentence. Of one run each, these are about the same examples; see `AnyEvaluation.paired`. Of
+      several seeds each, they are about other seeds; see `convnext_jax.evaluate.uncertainty.difference_of_means`. None
+      if there is no interval: the examples differ, it is one seed against several, or the seeds of neither group vary.
     """
     one, other = first.evaluations[0], second.evaluations[0]
-    if not np.array_equal(one.examples.labels, other.examples.labels) or one.run.record.name != other.run.record.name:
+    if not same_examples(one, other):
         return None
-    names = {"first": first.name, "second": second.name}
+    names = {"first": first.name, "second": second.name, "figure": one.main_figure}
     if len(first.evaluations) == len(second.evaluations) == 1:
-        compared = paired_comparison(one.correct, other.correct) | {"method": "McNemar, paired bootstrap"}
+        compared = one.paired(other)
     elif min(len(first.evaluations), len(second.evaluations)) > 1:
-        accuracies = ([each.figures["top1"] for each in group.evaluations] for group in (first, second))
-        difference, interval = difference_of_means(*accuracies)
+        figures = ([each.figures[one.main_figure] for each in group.evaluations] for group in (first, second))
+        difference, interval = difference_of_means(*figures)
         if interval is None:  # the seeds of both agree to the last example
             return None
         compared = {"difference": difference, "interval": interval, "method": "Welch's interval over the seeds"}
@@ -81,5 +78,9 @@ def _conclusion(names: dict[str, str], compared: dict[str, Any], examples: int) 
     figures = f"95% interval {100 * low:+.2f} to {100 * high:+.2f} points, {p_value}{over}"
     if low <= 0 <= high:
         return f"{names['second']} and {names['first']} are not told apart: {points:+.2f} points ({figures})."
-    better = "more" if points > 0 else "less"
-    return f"{names['second']} is {better} accurate than {names['first']} by {abs(points):.2f} points ({figures})."
+    kinds = {
+        "top1": ("is more accurate", "is less accurate"),
+        "mean_iou": ("has a higher mean IoU", "has a lower mean IoU"),
+    }
+    better = kinds[names["figure"]][0 if points > 0 else 1]
+    return f"{names['second']} {better} than {names['first']} by {abs(points):.2f} points ({figures})."

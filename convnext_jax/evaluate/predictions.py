@@ -1,4 +1,4 @@
-"""The logits of any number of images, which every figure of an offline evaluation is computed from."""
+"""The outputs for any number of images, which every figure of an offline evaluation is computed from."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,6 +22,7 @@ MOST_AT_ONCE = 512  # images of a batch; more of them make no processor faster
 # What is done to images before a network sees them: images, uint8 [B,H,W,C], and their numbers in the split, int32 [B],
 # to images of the same shape.
 Change = Callable[[jax.Array, jax.Array], jax.Array]
+_Kinds = tuple[tuple[tuple[int, ...], str], ...]  # shape and dtype of each array of a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Forward:
 
 
 class Predictor:
-    """Computes the logits of any number of images, a batch at a time. It compiles once for each size of a batch.
+    """Computes the outputs for any number of images, a batch at a time. It compiles once for each size of a batch.
 
     Args:
-      forward: how pixels become logits.
+      forward: how pixels become outputs: logits, or a tree of arrays [B,...].
       batch_size: most images at a time, rounded up to a multiple of the devices; it changes no figure. None takes 512,
         or as many as fit into the memory.
     """
@@ -71,23 +72,24 @@ class Predictor:
     def __init__(self, forward: Forward, batch_size: int | None = None) -> None:
         self.forward = forward
         self._most = batch_size
-        self._compiled: dict[tuple[int, ...], jax.stages.Compiled] = {}
+        self._compiled: dict[_Kinds, jax.stages.Compiled] = {}
 
     def __call__(
         self,
         params: Any,
         batch_stats: Any,
         images: Images,
-        *,
+        *others: np.ndarray,
         change: Change | None = None,
         title: str | None = None,
-    ) -> np.ndarray:
-        """Returns the logits of images, float32 [N,K], in their order.
+    ) -> Any:
+        """Returns the outputs for images in their order: logits, float32 [N,K], or a tree of arrays [N,...].
 
         Args:
           params: the parameters, on the devices.
           batch_stats: the running statistics, empty if there are none.
           images: uint8 [N,H,W,C], N at least 1.
+          *others: what else the forward pass takes of each image, arrays [N,...].
           change: what is done to them before, a jitted function.
           title: of the progress bar, which a terminal shows if it takes more than two seconds; None shows none.
 
@@ -95,23 +97,26 @@ class Predictor:
           UserError: not even one image for each device fits into the memory.
         """
         batch_stats = batch_stats or {}
-        program, size = self.compile(params, batch_stats, images)
-        sharding, logits, waiting = self.forward.sharding, [], []
+        program, size = self.compile(params, batch_stats, images, *others)
+        sharding, outputs, waiting = self.forward.sharding, [], []
         quiet = True if title is None else None
         with tqdm(total=len(images), desc=title, unit=" images", delay=2, leave=False, disable=quiet) as bar:
             for start in range(0, len(images), size):
                 # The last batch is filled up with the last image.
                 numbers = np.minimum(np.arange(start, start + size, dtype=np.int32), len(images) - 1)
-                batch, indices = jax.device_put((images[numbers], numbers), sharding.batch)
+                given = [array[numbers] for array in (images, *others)]
+                (batch, *rest), indices = jax.device_put((given, numbers), sharding.batch)
                 batch = batch if change is None else jax.device_put(change(batch, indices), sharding.batch)
-                waiting.append(program(params, batch_stats, batch))
+                waiting.append(program(params, batch_stats, batch, *rest))
                 if len(waiting) > 2:  # the devices have something to do while this waits
-                    logits.append(np.asarray(waiting.pop(0)))
+                    outputs.append(jax.device_get(waiting.pop(0)))
                     bar.update(size)
-            logits += map(np.asarray, waiting)
-        return np.concatenate(logits)[: len(images)]
+            outputs += map(jax.device_get, waiting)
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *outputs)
 
-    def compile(self, params: Any, batch_stats: Any, images: Images) -> tuple[jax.stages.Compiled, int]:
+    def compile(
+        self, params: Any, batch_stats: Any, images: Images, *others: np.ndarray
+    ) -> tuple[jax.stages.Compiled, int]:
         """Returns the compiled forward pass that a call with these arguments uses, and the size of its batches.
 
         All batches are alike, so that as little as possible is computed for nothing.
@@ -121,10 +126,10 @@ class Predictor:
         while True:
             batches = -(-len(images) // most)
             size = -(-len(images) // (batches * devices)) * devices
-            shape = (size, *images.shape[1:])
-            if shape not in self._compiled:
-                self._compiled[shape] = self._compile(params, batch_stats, shape)
-            program = self._compiled[shape]
+            kinds = tuple(((size, *array.shape[1:]), str(array.dtype)) for array in (images, *others))
+            if kinds not in self._compiled:
+                self._compiled[kinds] = self._compile(params, batch_stats, kinds)
+            program = self._compiled[kinds]
             if self._most is not None or _fits(program, self.forward.sharding):
                 return program, size
             if size == devices:
@@ -134,11 +139,11 @@ class Predictor:
                 )
             most = max(size // 2, devices)
 
-    def _compile(self, params: Any, batch_stats: Any, shape: tuple[int, ...]) -> jax.stages.Compiled:
+    def _compile(self, params: Any, batch_stats: Any, kinds: _Kinds) -> jax.stages.Compiled:
         sharding = self.forward.sharding
-        images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding.batch)
+        arrays = [jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch) for shape, dtype in kinds]
         like = abstract((params, batch_stats), sharding.replicated)
-        return jax.jit(self.forward, out_shardings=sharding.batch).lower(*like, images).compile()
+        return jax.jit(self.forward, out_shardings=sharding.batch).lower(*like, *arrays).compile()
 
 
 def _fits(program: jax.stages.Compiled, sharding: Sharding) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from convnext_jax.data.dataset import IGNORED
 from convnext_jax.data.decode import Picture, decode_picture
 from convnext_jax.data.image_folder import FileSource
 from convnext_jax.data.registry import known_extent
@@ -51,10 +52,7 @@ class Preprocessing:
         Raises:
           UserError: it cannot be read, or the training images were not square and it has another size than they.
         """
-        if isinstance(picture, Image.Image):
-            read = Picture("given", _encoded(picture), 0)
-        else:
-            (read,) = FileSource((str(Path(picture)),), (0,)).read(0, 1)
+        read = _read(picture)
         square = self.height == self.width
         pixels = decode_picture(read, self.height if square else None, len(self.mean))
         if pixels.shape != self.shape:
@@ -63,6 +61,49 @@ class Preprocessing:
                 f" {self.width}x{self.height}: crop or resize it"
             )
         return pixels
+
+    def original(self, picture: AnyPicture) -> np.ndarray:
+        """Returns the pixels of a picture as a viewer shows it, at its own size, uint8 [H',W',C].
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        return decode_picture(_read(picture), None, len(self.mean))
+
+    def at_full_size(self, mask: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Returns a mask of the pixels that a network saw at the size of the picture that they are of.
+
+        What was cropped from the picture is `IGNORED`.
+
+        >>> square = Preprocessing(2, 2, (0.5,), (0.5,))
+        >>> square.at_full_size(np.array([[0, 1], [2, 3]], np.uint8), 2, 4).tolist()
+        [[255, 0, 1, 255], [255, 2, 3, 255]]
+
+        Args:
+          mask: uint8 [H,W].
+          height: of the picture, in pixels.
+          width: of the picture, in pixels.
+        """
+        scale = self.height / min(height, width) if self.height == self.width else 1.0
+        rows = _places(height, max(self.height, round(height * scale)), self.height)
+        columns = _places(width, max(self.width, round(width * scale)), self.width)
+        full = np.full((height, width), IGNORED, np.uint8)
+        inside = np.ix_(rows >= 0, columns >= 0)
+        full[inside] = mask[np.ix_(rows[rows >= 0], columns[columns >= 0])]
+        return full
+
+
+def _places(side: int, resized: int, cropped: int) -> np.ndarray:
+    """Returns for each pixel of a picture's side the pixel of the cropped center that shows it, -1 if none does."""
+    places = ((np.arange(side) + 0.5) * resized / side).astype(np.int64) - (resized - cropped) // 2
+    return np.where(places < cropped, np.maximum(places, -1), -1)
+
+
+def _read(picture: AnyPicture) -> Picture:
+    if isinstance(picture, Image.Image):
+        return Picture("given", _encoded(picture), 0)
+    (read,) = FileSource((str(Path(picture)),), (0,)).read(0, 1)
+    return read
 
 
 def preprocessing_of(run: SavedRun, image_size: int | None) -> Preprocessing:

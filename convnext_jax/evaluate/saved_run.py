@@ -16,7 +16,8 @@ from convnext_jax.models.parameters import AbstractModel, abstract_model, merge_
 from convnext_jax.models.registry import create_model
 from convnext_jax.precision import Precision, precision_of
 from convnext_jax.sharding import Sharding, abstract, make_mesh
-from convnext_jax.tasks.classification import Classification
+from convnext_jax.tasks.interface import Task
+from convnext_jax.tasks.make import data_for_task, make_task
 from convnext_jax.workdir.best_metric import best_metric
 from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import read_experiment
@@ -40,7 +41,7 @@ class SavedRun:
     workdir: Path
     experiment: Experiment
     record: DatasetRecord
-    task: Classification
+    task: Task
     model: AbstractModel
     precision: Precision
     sharding: Sharding
@@ -61,12 +62,12 @@ class SavedRun:
         record = DatasetRecord.read(workdir)
         if not (workdir / "checkpoints").is_dir():
             raise UserError(f"{workdir} has no checkpoints yet")
-        task = Classification(len(record.class_names))
+        task = make_task(experiment, num_classes=len(record.class_names), mask_classes=len(record.mask_names))
         precision = precision_of(dtype or experiment.model.dtype)
         model = abstract_model(
             lambda: create_model(
                 experiment.model.architecture,
-                num_classes=task.num_outputs,
+                **task.network,
                 in_channels=len(record.mean),
                 dtype=precision,
             )
@@ -118,6 +119,10 @@ class SavedRun:
         elif not classes_alone.differences(now):
             remedy += ", or evaluate on these with --data_changed ok"
         there.check_same(now, self.workdir, remedy)
+
+    def of_task(self, dataset: Dataset) -> Dataset:
+        """Returns the data as the run was trained on them: a classifier saw no masks."""
+        return data_for_task(self.experiment, dataset)
 
     def forward(self, tta: str = "none") -> Forward:
         """Returns how pixels become logits, as in training, of the views that ``tta`` names; see `Forward`."""

@@ -15,9 +15,10 @@ import numpy as np
 
 from convnext_jax import data
 from convnext_jax.errors import UserError
-from convnext_jax.evaluate.offline import Selection, evaluate_parameters
+from convnext_jax.evaluate.offline import evaluate_parameters
 from convnext_jax.evaluate.predictions import Predictor
 from convnext_jax.evaluate.saved_run import SavedRun
+from convnext_jax.evaluate.selected import Selection
 from convnext_jax.models.weights import ModelFolder
 from convnext_jax.workdir.claim import read_experiment
 
@@ -53,6 +54,11 @@ def make_soup(
             f"{workdir} holds {experiment.run.seeds} seeds, and a soup is of one run's checkpoints; take one of them:"
             f" --workdir {workdir}/seed_{experiment.run.seed}"
         )
+    if experiment.task.has_masks:
+        raise UserError(
+            f"{workdir}: a soup is of a classifier, and config.task.name={experiment.task.name} here; for averaged"
+            " weights train with config.optim.ema_decay=0.999 and evaluate with --weights ema"
+        )
     run = SavedRun.open(workdir, data_dir=data_dir, dtype=None)
     if jax.tree.leaves(run.model.batch_stats):
         raise UserError(
@@ -62,7 +68,7 @@ def make_soup(
     steps = _last_steps(run, last)
     params = jax.tree.map(lambda total: (total / last).astype(np.float32), _sum_of_params(run, steps))
     on_devices = jax.device_put(params, run.sharding.replicated)
-    dataset = data.load(run.experiment.data)
+    dataset = run.of_task(data.load(run.experiment.data))
     run.check_same_data(dataset)
     selection = Selection(weights="soup", split=split or dataset.evaluated[0], data_dir=data_dir)
     predictor = Predictor(run.forward(), batch_size)

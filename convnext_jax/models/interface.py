@@ -280,7 +280,7 @@ class Model(nnx.Module):
         Raises:
           UserError: the images vanish on the way to the last stage.
         """
-        return self.classify(self._run_stages(images, key)[-1], key=key)
+        return self.classify(self.run_stages(images, key)[-1], key=key)
 
     def training_outputs(self, images: jax.Array, *, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Returns what the loss of a training step is taken of.
@@ -314,7 +314,7 @@ class Model(nnx.Module):
           UserError: the images vanish on the way to the last stage.
         """
         size = images.shape[1], images.shape[2]
-        return tuple(self.to_map(x, size) for x in self._run_stages(images, key))
+        return tuple(self.to_map(x, size) for x in self.run_stages(images, key))
 
     def parts(self, *, key: jax.Array | None = None, batch: int = 0) -> dict[str, Callable[[jax.Array], jax.Array]]:
         """Returns the functions that make up the model one after the other: "stem", "stage 1" and so on, "head".
@@ -365,7 +365,16 @@ class Model(nnx.Module):
         rates = linear_rates(self.drop_path, len(blocks))
         return [rate for rate, block in zip(rates, blocks, strict=True) for _ in range(block.branches)]
 
-    def _run_stages(self, images: jax.Array, key: jax.Array | None) -> list[jax.Array]:
+    def run_stages(self, images: jax.Array, key: jax.Array | None) -> list[Any]:
+        """Returns what each stage returns, which `classify` takes the last of and `to_map` makes maps of.
+
+        Args:
+          images: [B,H,W,C], normalized.
+          key: means training.
+
+        Raises:
+          UserError: the images vanish on the way to the last stage.
+        """
         self.architecture.check_image_size(images.shape[1], images.shape[2])
         parts, outputs = self.parts(key=key, batch=images.shape[0]), []
         x = parts["stem"](images)

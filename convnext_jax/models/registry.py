@@ -15,11 +15,13 @@ from convnext_jax.errors import UserError, check, nearest
 from convnext_jax.layers.parameters import SCHEMES, Initializer
 from convnext_jax.models.interface import Architecture, BuildOptions, Model
 from convnext_jax.models.parameters import abstract_model, merge_model, split_model
+from convnext_jax.models.segmentation import HEADS, PixelHead, SegmentationModel
 from convnext_jax.models.table import MODELS
 from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.precision import DTYPES, Precision, precision_of
 
 INITIALIZATIONS = ("reference", *SCHEMES)
+TASKS = ("classification", "segmentation", "multitask")
 _MOST_BLOCKS = 1000  # of a network that a file describes; the pre-activation ResNet-1001 has 333
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,10 @@ def create_model(
     name: str | Architecture,
     *,
     num_classes: int,
+    task: str = "classification",
+    head: str = "fpn",
+    head_channels: int | None = None,
+    pixel_classes: int | None = None,
     in_channels: int = 3,
     drop_path: float = 0.0,
     dropout: float = 0.0,
@@ -78,10 +84,18 @@ def create_model(
     >>> model = create_model("convnext_atto", num_classes=10, stem="patch2")
     >>> model(jnp.zeros((1, 32, 32, 3))).shape
     (1, 10)
+    >>> model = create_model("convnext_atto", task="segmentation", num_classes=21, head="fpn")
+    >>> model(jnp.zeros((1, 32, 32, 3))).shape
+    (1, 32, 32, 21)
 
     Args:
       name: one of `list_models()`, or an `Architecture` of your own.
-      num_classes: number of logits, at least 1.
+      num_classes: number of logits, at least 1: of an image, or of a pixel if the task is "segmentation".
+      task: "classification"; "segmentation", with the network as the backbone of a
+        `convnext_jax.models.segmentation.SegmentationModel`; or "multitask", which does both.
+      head: what returns the logits of pixels, one of `convnext_jax.models.segmentation.HEADS`.
+      head_channels: of that head; None takes its own, 128 of "fpn" and 512 of "upernet".
+      pixel_classes: number of logits of a pixel if the task is "multitask".
       in_channels: channels of the images.
       drop_path: rate of stochastic depth in the last block, in [0, 1), growing linearly from 0 in the first.
       dropout: rate of the dropout before the head, in [0, 1).
@@ -104,6 +118,11 @@ def create_model(
     else:
         architecture = _replace(name, type(name).__name__, fields)
     check("num_classes", num_classes, num_classes >= 1, "1 or more")
+    check("task", task, task in TASKS, f"one of {', '.join(TASKS)}")
+    check("head", head, head in HEADS, f"one of {', '.join(HEADS)}")
+    check("head_channels", head_channels, head_channels is None or head_channels >= 1, "1 or more")
+    several = task == "multitask"
+    check("pixel_classes", pixel_classes, (pixel_classes or 0) >= several, "1 or more")
     check("in_channels", in_channels, in_channels >= 1, "1 or more")
     check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")
     check("dropout", dropout, 0.0 <= dropout < 1.0, "in [0, 1)")
@@ -112,17 +131,20 @@ def create_model(
     if not isinstance(dtype, Precision):
         check("dtype", dtype, dtype in DTYPES, f"one of {', '.join(DTYPES)}")
     scheme = architecture.initialization if initialization == "reference" else initialization
-    model = architecture.build(
-        BuildOptions(
-            init=Initializer(np.random.SeedSequence(seed), scheme),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            drop_path=drop_path,
-            dropout=dropout,
-            remat=remat,
-            precision=dtype if isinstance(dtype, Precision) else precision_of(dtype),
-        )
+    options = BuildOptions(
+        init=Initializer(np.random.SeedSequence(seed), scheme),
+        num_classes=num_classes,
+        in_channels=in_channels,
+        drop_path=drop_path,
+        dropout=dropout,
+        remat=remat,
+        precision=dtype if isinstance(dtype, Precision) else precision_of(dtype),
     )
+    if task == "classification":
+        model = architecture.build(options)
+    else:
+        classes = pixel_classes if several and pixel_classes else num_classes
+        model = SegmentationModel(architecture, options, PixelHead(head, classes, head_channels, classifies=several))
     if init_from is None:
         return model
     definition, *trees = split_model(model)

@@ -156,6 +156,7 @@ def start_from(
     """Puts given weights in the places of freshly drawn ones.
 
     The head stays fresh if its number of classes differs. A weight of another size is resized if the architecture can.
+    Of a segmentation model the backbone takes the weights, and everything else stays fresh.
 
     Args:
       folder: the weights.
@@ -170,6 +171,8 @@ def start_from(
       UserError: the weights are of another network. All names that are missing, left over or of another shape are
         listed.
     """
+    if "backbone" in params:
+        return _start_backbone_from(folder, architecture, params, batch_stats)
     fresh, given, notes = flat(params), flat(folder.params), []
     if not folder.verified:
         notes.append(UNVERIFIED)
@@ -190,6 +193,24 @@ def start_from(
     if problems:
         raise UserError(f"the weights, of {folder.model}, do not fit this model: {'; '.join(problems)}")
     return nested({path: given[path] for path in fresh}), folder.batch_stats, notes
+
+
+def _start_backbone_from(
+    folder: ModelFolder, architecture: Architecture, params: Tree, batch_stats: Tree
+) -> tuple[Tree, Tree, list[str]]:
+    """Puts given weights in the places of those of a segmentation model's backbone; see `start_from`."""
+    own, own_stats = params["backbone"], batch_stats.get("backbone", {})
+    rest = "the norms and the head for pixels are fresh"
+    if "head" not in own:  # the backbone has no classifier, and none of the layers before that
+        given = {name: tree for name, tree in folder.params.items() if name in own}
+        given_stats = {name: tree for name, tree in folder.batch_stats.items() if name in own}
+        # A classifier of no classes in both, which is not compared.
+        none = {"head": {"bias": np.zeros(len(folder.class_names), np.float32)}}
+        folder, own = dataclasses.replace(folder, params=given | none, batch_stats=given_stats), own | none
+    taken, taken_stats, notes = start_from(folder, architecture, own, own_stats)
+    taken = {name: tree for name, tree in taken.items() if name in params["backbone"]}
+    stats = batch_stats | ({"backbone": taken_stats} if taken_stats else {})
+    return params | {"backbone": taken}, stats, [*notes, rest]
 
 
 def _is_of_a_head(path: str) -> bool:

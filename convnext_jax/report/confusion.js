@@ -7,6 +7,10 @@
   const canvas = find("confusion-canvas"), told = find("confusion-told"), search = find("confusion-search");
   const viewport = find("confusion-viewport");
   const context = canvas.getContext("2d");
+  // Four digits fit into the smallest cell that has any.
+  const short = new Intl.NumberFormat("en", {notation: "compact", maximumFractionDigits: 0});
+  const compact = count => count < 10000 ? count : short.format(count);
+  const whole = count => count.toLocaleString("en");
   let zoom = 1, chosen = null, found = new Set();
 
   const labeled = () => cellSize() >= 11;
@@ -39,7 +43,7 @@
         if (cell >= 24) {
           context.fillStyle = color(Math.sqrt(share) > 0.6 ? "--paper" : "--ink");
           context.textAlign = "center";
-          context.fillText(counts[row][column], edge + (column + 0.5) * cell, edge + (row + 0.5) * cell + 4);
+          context.fillText(compact(counts[row][column]), edge + (column + 0.5) * cell, edge + (row + 0.5) * cell + 4);
         }
       }
     }
@@ -75,8 +79,8 @@
     const [a, b] = chosen, count = counts[a][b];
     const share = totals[a] ? (100 * count / totals[a]).toFixed(1) : "0.0";
     told.textContent = a === b
-      ? `${names[a]}: ${count} of ${totals[a]} right (${share}%)`
-      : `${names[a]} taken for ${names[b]}: ${count} of ${totals[a]} (${share}%)`;
+      ? `${names[a]}: ${whole(count)} of ${whole(totals[a])} right (${share}%)`
+      : `${names[a]} taken for ${names[b]}: ${whole(count)} of ${whole(totals[a])} (${share}%)`;
     draw();
   }
 

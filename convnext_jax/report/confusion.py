@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
-from sklearn.metrics import confusion_matrix
 
 from convnext_jax.report.page import Page, table, text
 
@@ -50,18 +49,17 @@ def top_confusions(counts: np.ndarray, class_names: Sequence[str]) -> list[tuple
     ]
 
 
-def add_confusion(page: Page, labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> None:
+def add_confusion(page: Page, counts: np.ndarray, class_names: Sequence[str], *, of: str = "examples") -> None:
     """Adds the section with the matrix, and the list of the most frequent confusions.
 
     Args:
       page: the page.
-      labels: the true classes, int [N].
-      predicted: what they were taken for, int [N].
+      counts: int [K,K], see `similarity_order`.
       class_names: K names.
+      of: what is counted.
     """
-    counts = confusion_matrix(labels, predicted, labels=np.arange(len(class_names)))
     order = similarity_order(counts)
-    rows = [("true class", "taken for", "times", "share")]
+    rows = [("true class", "taken for", of, "share")]
     rows += [
         (true, taken, f"{times:,}", f"{share:.1%}") for true, taken, times, share in top_confusions(counts, class_names)
     ]
@@ -69,8 +67,8 @@ def add_confusion(page: Page, labels: np.ndarray, predicted: np.ndarray, class_n
     described = f"Confusion matrix of {len(class_names)} classes. Arrow keys move from cell to cell."
     page.add(
         "Confusion matrix",
-        '<p class="note">A row for each true class, a column for what it was taken for. Classes that are confused with'
-        " each other are neighbors. Point at a cell, or use the arrow keys.</p>",
+        f'<p class="note">A row for each true class, a column for what it was taken for, counted in {text(of)}. Classes'
+        " that are confused with each other are neighbors. Point at a cell, or use the arrow keys.</p>",
         '<p><label>Find a class <input id="confusion-search" type="search" autocomplete="off"></label>'
         ' <button id="confusion-in" type="button" aria-label="Enlarge">+</button>'
         ' <button id="confusion-out" type="button" aria-label="Reduce">&minus;</button></p>',

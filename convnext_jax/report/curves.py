@@ -33,13 +33,17 @@ def plot_curves(lines: Sequence[Line], path: Path, title: str, split: str) -> No
         accuracies,
         lines,
         {
+            "train/pixel_accuracy": "train pixel accuracy (augmented)",
+            f"{split}/mean_iou": f"{split} mean IoU",
+            f"{split}/dice": f"{split} Dice",
+            f"{split}_ema/mean_iou": f"{split} EMA mean IoU",
             "train/top1": "train top-1 (augmented)",
             f"{split}/top1": f"{split} top-1",
             f"{split}/top5": f"{split} top-5",
             f"{split}_ema/top1": f"{split} EMA top-1",
         },
     )
-    accuracies.set_ylabel("accuracy")
+    accuracies.set_ylabel("mean IoU, accuracy" if any(f"{split}/mean_iou" in line for line in lines) else "accuracy")
     accuracies.set_ylim(0, 1)
     _plot(rates, lines, {"train/lr": "learning rate"})
     rates.set_ylabel("learning rate")

@@ -11,6 +11,8 @@ from convnext_jax.report.curves import by_epoch
 from convnext_jax.report.page import FAINT, INK, SERIES, chart, new_figure, style_axes
 from convnext_jax.workdir.metrics_log import Line
 
+LOSS_AND_TOP1 = {"loss": "loss (nats)", "top1": "top-1"}
+
 
 def reliability_chart(logits: np.ndarray, labels: np.ndarray, temperature: float | None) -> str:
     """Returns a reliability diagram, and beside it that of the logits divided by a temperature, if there is one.
@@ -21,11 +23,12 @@ def reliability_chart(logits: np.ndarray, labels: np.ndarray, temperature: float
       temperature: of the scaling; None if there is none.
     """
     scalings = {"as trained": 1.0} | ({} if temperature is None else {f"at temperature {temperature:.3f}": temperature})
-    figure = new_figure(4.6 * len(scalings), 4.4)
+    figure = new_figure(9.2, 4.4)
+    both = figure.subplots(1, 2)
+    if len(scalings) == 1:
+        both[1].set_axis_off()  # its place stays empty, so that a diagram has the same size in all pages
     described = []
-    for axes, (name, divisor) in zip(
-        figure.subplots(1, len(scalings), squeeze=False)[0], scalings.items(), strict=True
-    ):
+    for axes, (name, divisor) in zip(both, scalings.items(), strict=False):
         probabilities = softmax(np.asarray(logits, np.float64) / divisor, axis=-1)
         bins = equal_width_bins(probabilities.max(-1), logits.argmax(-1) == labels)
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=2)
@@ -39,16 +42,17 @@ def reliability_chart(logits: np.ndarray, labels: np.ndarray, temperature: float
     return chart(figure, alt="Reliability diagram: " + "; ".join(described))
 
 
-def curves_chart(lines: Sequence[Line], split: str) -> str:
+def curves_chart(lines: Sequence[Line], split: str, figures: Mapping[str, str] = LOSS_AND_TOP1) -> str:
     """Returns the learning curves of a run.
 
     Args:
       lines: those of ``metrics.jsonl``.
       split: that was evaluated, ``test`` or ``validation``.
+      figures: what is drawn, two in a row, and how the axis of each is called.
     """
-    figure = new_figure(10, 3.8)
-    losses, accuracies = figure.subplots(1, 2)
-    for axes, kind, label in ((losses, "loss", "loss (nats)"), (accuracies, "top1", "top-1")):
+    rows = len(figures) // 2
+    figure = new_figure(10, 3.8 * rows)
+    for axes, (kind, label) in zip(figure.subplots(rows, 2).ravel(), figures.items(), strict=True):
         names: Mapping[str, str] = {
             f"train/{kind}": "train (augmented)",
             f"{split}/{kind}": split,
@@ -59,7 +63,8 @@ def curves_chart(lines: Sequence[Line], split: str) -> str:
             if epochs:
                 axes.plot(epochs, values, color=color, label=shown, marker="." if len(epochs) < 30 else None)
         style_axes(axes, x="epoch", y=label)
-    return chart(figure, alt=f"Loss and top-1 accuracy by epoch, on the training images and on {split}")
+    drawn = " and ".join(figures.values())
+    return chart(figure, alt=f"By epoch, on the training images and on {split}: {drawn}")
 
 
 def corruption_chart(corruptions: Mapping[str, Any], clean: float) -> str:

@@ -1,28 +1,24 @@
-"""``report.html``: an evaluation as a page."""
+"""The evaluation of a classifier as a page."""
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
+from sklearn.metrics import confusion_matrix
 
-from convnext_jax.errors import writing
-from convnext_jax.evaluate.comparison import Group
 from convnext_jax.evaluate.offline import Evaluation
 from convnext_jax.report.confusion import add_confusion
 from convnext_jax.report.evaluation_charts import corruption_chart, curves_chart, reliability_chart
+from convnext_jax.report.evaluation_parts import about_run, cost_tiles, lead, tiles
 from convnext_jax.report.evaluation_tables import (
     about_rows,
     class_rows,
     corruption_rows,
     displacement_rows,
     figure_rows,
-    group_rows,
 )
-from convnext_jax.report.page import Page, code, data_uri, details, table, text
-from convnext_jax.storage.files import parse_json, write_text
+from convnext_jax.report.page import Page, data_uri, details, table, text
 from convnext_jax.workdir.metrics_log import read_metrics
 
 _PICTURES = 24
@@ -37,15 +33,19 @@ def evaluation_page(evaluation: Evaluation, *, command: str) -> Page:
       command: the command line that made it.
     """
     run, figures = evaluation.run, evaluation.figures
-    page = Page(
-        f"{run.workdir.name}: {figures['top1']:.2%} top-1",
-        f"{figures['model']} on {figures['dataset']} ({figures['split']}, {figures['examples']:,} examples),"
-        f" step {figures['step']:,}, {figures['weights']} weights",
-    )
+    page = Page(f"{run.workdir.name}: {figures['top1']:.2%} top-1", lead(figures))
     names, labels, predicted = run.record.class_names, evaluation.examples.labels, evaluation.predicted
     page.add(
         "Summary",
-        _tiles(figures),
+        tiles(
+            {
+                "top-1": f"{figures['top1']:.2%}",
+                "top-5": f"{figures['top5']:.2%}",
+                "loss (nats)": f"{figures['loss']:.3f}",
+                "calibration error": f"{figures['ece']:.2%}",
+                **cost_tiles(figures),
+            }
+        ),
         '<div class="columns">',
         table(figure_rows(figures), caption="Figures, with bootstrap intervals over the examples", numbers=(1, 2)),
         table(about_rows(figures), caption="What they are about"),
@@ -54,7 +54,7 @@ def evaluation_page(evaluation: Evaluation, *, command: str) -> Page:
     split = "validation" if run.experiment.data.validation_fraction else "test"
     if lines := read_metrics(run.workdir / "metrics.jsonl"):
         page.add("Learning curves", curves_chart(lines, split))
-    add_confusion(page, labels, predicted, names)
+    add_confusion(page, confusion_matrix(labels, predicted, labels=np.arange(len(names))), names)
     page.add(
         "Calibration",
         _calibration_note(evaluation),
@@ -64,45 +64,8 @@ def evaluation_page(evaluation: Evaluation, *, command: str) -> Page:
     if parts := _robustness(figures):
         page.add("Robustness", *parts)
     page.add("Pictures", *_pictures(evaluation))
-    page.add("Run", *_about_run(run.workdir, run.experiment.to_dict(), command))
+    page.add("Run", *about_run(run, command))
     return page
-
-
-def comparison_page(
-    groups: Sequence[Group], comparisons: Sequence[Mapping[str, Any]], pages: Mapping[str, str], *, command: str
-) -> Page:
-    """Returns the page of several evaluations: their figures, and how they compare.
-
-    Args:
-      groups: the evaluations.
-      comparisons: what `convnext_jax.evaluate.comparison.compare` returned of them.
-      pages: titles of the pages of single evaluations, by their address.
-      command: the command line that made it.
-    """
-    rows = group_rows(groups)
-    page = Page("Evaluations", f"{len(rows) - 1} rows, {len(groups)} groups")
-    page.add("Figures", table(rows, caption="Each evaluation", numbers=range(1, len(rows[0]))))
-    if comparisons:
-        page.add("Differences", *(f"<p>{text(compared['conclusion'])}</p>" for compared in comparisons))
-    links = "".join(f'<li><a href="{text(address)}">{text(title)}</a></li>' for address, title in pages.items())
-    page.add("Pages", f"<ul>{links}</ul>")
-    page.add("Command", code(command))
-    return page
-
-
-def _tiles(figures: Mapping[str, Any]) -> str:
-    tiles = {
-        "top-1": f"{figures['top1']:.2%}",
-        "top-5": f"{figures['top5']:.2%}",
-        "loss (nats)": f"{figures['loss']:.3f}",
-        "calibration error": f"{figures['ece']:.2%}",
-        "parameters": f"{figures['parameters'] / 1e6:,.2f} M",
-        "multiply-adds an image": f"{figures['macs'] / 1e6:,.1f} M",
-    }
-    items = "".join(
-        f"<li><span>{text(name)}</span><strong>{text(value)}</strong></li>" for name, value in tiles.items()
-    )
-    return f'<ul class="tiles">{items}</ul>'
 
 
 def _calibration_note(evaluation: Evaluation) -> str:
@@ -198,44 +161,3 @@ def _gallery(evaluation: Evaluation, chosen: np.ndarray, confidence: np.ndarray)
             + f"<br>{confidence[index]:.1%} sure, number {index}</figcaption></figure>"
         )
     return '<div class="pictures">' + "".join(cells) + "</div>"
-
-
-def _about_run(workdir: Path, config: Mapping[str, Any], command: str) -> list[str]:
-    try:
-        trained_on = parse_json((workdir / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        trained_on = None
-    parts = ["<p>This page was made by</p>", code(command)]
-    parts.append(details("Configuration", code(json.dumps(config, indent=2))))
-    if trained_on is not None:
-        parts.append(details("Where it was trained", code(json.dumps(trained_on, indent=2))))
-    return parts
-
-
-def write_pages(
-    directory: Path, groups: Sequence[Group], comparisons: Sequence[Mapping[str, Any]], *, command: str
-) -> Path:
-    """Writes ``report.html``, of one evaluation or of several, each of which then has a page of its own beside it.
-
-    Args:
-      directory: the folder, which exists.
-      groups: the evaluations.
-      comparisons: what `convnext_jax.evaluate.comparison.compare` returned of them.
-      command: the command line that made them.
-
-    Returns:
-      The path of ``report.html``.
-    """
-    path = directory / "report.html"
-    evaluations = [each for group in groups for each in group.evaluations]
-    with writing(path, "--output"):
-        if len(evaluations) == 1:
-            write_text(path, evaluation_page(evaluations[0], command=command).html())
-            return path
-        titles = {}
-        for number, each in enumerate(evaluations, 1):
-            page = evaluation_page(each, command=command)
-            write_text(directory / f"report_{number}.html", page.html())
-            titles[f"report_{number}.html"] = page.title
-        write_text(path, comparison_page(groups, comparisons, titles, command=command).html())
-    return path

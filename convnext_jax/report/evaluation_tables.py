@@ -6,11 +6,17 @@ from typing import Any
 from convnext_jax.evaluate.comparison import Group
 from convnext_jax.evaluate.seeds import over_seeds
 
-# How a figure is called and written. The figures of a sum are fractions, and the loss is in nats.
+# How a figure is called and written. The figures of a sum are fractions, and the losses are in nats.
 FIGURES = {
+    "mean_iou": ("mean IoU", "{:.2%}"),
+    "dice": ("mean Dice", "{:.2%}"),
+    "pixel_accuracy": ("pixel accuracy", "{:.2%}"),
+    "boundary_f1": ("boundary F1", "{:.2%}"),
     "top1": ("top-1", "{:.2%}"),
     "top5": ("top-5", "{:.2%}"),
     "loss": ("loss", "{:.4f}"),
+    "pixel_loss": ("loss of pixels", "{:.4f}"),
+    "image_loss": ("loss of images", "{:.4f}"),
     "ece": ("ECE", "{:.2%}"),
     "ece_equal_mass": ("ECE, equal mass", "{:.2%}"),
     "brier": ("Brier score", "{:.4f}"),
@@ -21,10 +27,12 @@ def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns the figures of an evaluation with their 95% intervals, a head first.
 
     Args:
-      figures: as `convnext_jax.evaluate.offline.Evaluation` has them.
+      figures: as `convnext_jax.evaluate.selected.AnyEvaluation` has them.
     """
     rows = [("figure", "value", "95% interval")]
     for name, (label, form) in FIGURES.items():
+        if figures.get(name) is None:
+            continue
         interval = figures.get("intervals", {}).get(name)
         ends = " to ".join(form.format(end) for end in interval) if interval else ""
         rows.append((label, form.format(figures[name]), ends))
@@ -44,9 +52,11 @@ def about_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", f"{figures['dataset']}, {figures['split']}, {figures['examples']:,} examples"),
         ("network", f"{figures['model']}, {figures['parameters']:,} parameters, {figures['macs'] / 1e6:,.1f} M MACs"),
         ("checkpoint", f"step {figures['step']:,}, {figures['weights']} weights"),
-        ("test-time augmentation", figures["tta"]),
+        *([("test-time augmentation", figures["tta"])] if "tta" in figures else []),
         ("computed in", f"{figures['dtype']} on {figures['device']}"),
     ]
+    if (reach := figures.get("boundary_tolerance")) is not None:
+        rows.append(("boundaries", f"right if at most {reach:.3g} pixel{'s' * (reach != 1)} apart"))
     if scaled := figures.get("temperature_scaling"):
         held_out = f"{scaled['fitted_on']}, {scaled['fitted_on_examples']:,} examples held out of the training"
         rows.append(("temperature fitted on", held_out))
@@ -70,21 +80,44 @@ def class_rows(per_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ..
     ]
 
 
+def mask_class_rows(per_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Returns IoU, Dice, boundary F1 and pixels of the classes of masks, the lowest IoU first, a head before all.
+
+    A class that is neither in the masks nor in the predictions comes last, without figures.
+    """
+    total = max(sum(each["pixels"] for each in per_class.values()), 1)
+    ordered = sorted(per_class.items(), key=lambda item: 2.0 if item[1]["iou"] is None else item[1]["iou"])
+    return [("class", "IoU", "Dice", "boundary F1", "pixels", "share of pixels")] + [
+        (
+            name,
+            *("none" if each[figure] is None else f"{each[figure]:.1%}" for figure in ("iou", "dice", "boundary_f1")),
+            f"{each['pixels']:,}",
+            f"{each['pixels'] / total:.1%}",
+        )
+        for name, each in ordered
+    ]
+
+
 def group_rows(groups: Sequence[Group]) -> list[list[str]]:
     """Returns a row for each evaluation, and for several seeds their mean and standard deviation; a head first."""
-    rows = [["run", "step", *(label for label, _ in FIGURES.values()), "examples"]]
+    there = {name for group in groups for each in group.evaluations for name in each.figures}
+    shown = {name: written for name, written in FIGURES.items() if name in there}
+
+    def cell(figures: Mapping[str, Any], name: str) -> str:
+        return "" if figures.get(name) is None else shown[name][1].format(figures[name])
+
+    rows = [["run", "step", *(label for label, _ in shown.values()), "examples"]]
     for group in groups:
         figures = [each.figures for each in group.evaluations]
         for each in group.evaluations:
             name = group.name if len(figures) == 1 else str(each.run.workdir)
-            cells = [form.format(each.figures[figure]) for figure, (_, form) in FIGURES.items()]
+            cells = [cell(each.figures, figure) for figure in shown]
             rows.append([name, str(each.step), *cells, f"{len(each.examples):,}"])
         if len(figures) > 1:
-            spread = over_seeds({name: row[name] for name in FIGURES} for row in figures)
-            cells = [
-                f"{form.format(spread['mean'][name])} ± {form.format(spread['std'][name])}"
-                for name, (_, form) in FIGURES.items()
-            ]
+            in_all = [name for name in shown if all(row.get(name) is not None for row in figures)]
+            spread = over_seeds({name: row[name] for name in in_all} for row in figures)
+            both = {name: f"{cell(spread['mean'], name)} ± {cell(spread['std'], name)}" for name in in_all}
+            cells = [both.get(name, "") for name in shown]
             rows.append([f"{group.name}: mean ± std", "", *cells, ""])
     return rows
 

@@ -126,9 +126,13 @@ def find_runs(folders: Sequence[Path]) -> Found:
             skipped.append(f"{folder} is no workdir of train.py: it has no config.json")
             continue
         try:
-            seeds = seed_runs(folder, read_experiment(folder))
+            experiment = read_experiment(folder)
+            seeds = seed_runs(folder, experiment)
         except UserError as error:
             skipped.append(str(error))
+            continue
+        if experiment.task.has_masks:
+            skipped.append(f"{folder} is a run with masks: compare those with evaluate.py --workdir A B")
             continue
         for workdir, expected in seeds:
             key = os.path.normpath(workdir)

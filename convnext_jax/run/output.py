@@ -175,9 +175,17 @@ class Progress:
             self._bar.close()
 
 
-_FORMS = {"train/loss": "loss {:.3f}", "train/top1": "train {:.1%}"}
+_FORMS = {"train/loss": "loss {:.3f}", "train/pixel_accuracy": "train pixels {:.1%}", "train/top1": "train {:.1%}"}
+_OF_A_SPLIT = {
+    "mean_iou": "mean IoU {:.2%}",
+    "dice": "Dice {:.2%}",
+    "ema/mean_iou": "EMA mean IoU {:.2%}",
+    "top1": "{:.2%}",
+    "top5": "top-5 {:.2%}",
+    "ema/top1": "EMA {:.2%}",
+}
 for _split in ("validation", "test"):
-    for _metric, _form in {"top1": "{:.2%}", "top5": "top-5 {:.2%}", "ema/top1": "EMA {:.2%}"}.items():
+    for _metric, _form in _OF_A_SPLIT.items():
         _FORMS[figure_name(_split, _metric)] = f"{_split} {_form}"
 _FORMS["train/images_per_second"] = "{:.0f} images/s"
 

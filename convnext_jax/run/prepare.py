@@ -34,7 +34,8 @@ from convnext_jax.run.output import Output
 from convnext_jax.run.peers import ALONE, Peers
 from convnext_jax.sharding import Sharding, abstract, put
 from convnext_jax.storage.cloud import local_path
-from convnext_jax.tasks.classification import Classification
+from convnext_jax.tasks.interface import Task
+from convnext_jax.tasks.make import data_for_task, make_task
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import MOST_STEPS, StepSpec
@@ -212,6 +213,7 @@ def _prepare(
             output.claim(experiment)
     told = dataset is not None
     dataset = load_data(experiment, peers) if dataset is None else dataset
+    dataset = data_for_task(experiment, dataset)
     with peers.together():
         check_against_data(experiment, dataset, sharding)
     # What fits in one process may not fit in another, and all run the same program.
@@ -283,13 +285,16 @@ def load_data(experiment: Experiment, peers: Peers) -> Dataset:
 
 def check_without_data(experiment: Experiment) -> None:
     """Raises UserError for what a configuration alone cannot tell, and what needs no data."""
-    best_metric(experiment, Classification(1))
+    best_metric(experiment, _any_task(experiment))
     if experiment.optim.name == "muon":  # the one optimizer that does not take any model
-        make_optimizer(experiment.optim, lambda step: 0.0, _abstract_model(experiment, num_classes=1, in_channels=3))
+        make_optimizer(
+            experiment.optim, lambda step: 0.0, _abstract_model(experiment, _any_task(experiment), in_channels=3)
+        )
 
 
 def check_against_data(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> None:
     """Raises UserError for whatever can be known to be wrong once the data and the devices are known."""
+    make_task(experiment, num_classes=len(dataset.class_names), mask_classes=len(dataset.mask_names))
     count, height, width = dataset.train.images.shape[:3]
     if experiment.data.resident == "always" and isinstance(dataset.train.images, EncodedImages):
         raise UserError(
@@ -340,8 +345,8 @@ def make_plan(
     """
     record = DatasetRecord.of(dataset, with_splits=False)
     optim = experiment.optim
-    task = Classification(len(record.class_names), optim.label_smoothing)
-    model = _abstract_model(experiment, num_classes=task.num_outputs, in_channels=len(record.mean))
+    task = make_task(experiment, num_classes=len(record.class_names), mask_classes=len(record.mask_names))
+    model = _abstract_model(experiment, task, in_channels=len(record.mean))
     train = dataset.train if streamed else abstract_split(dataset.train, sharding)
     source = _source(experiment, train, sharding)
     schedule = make_schedule(optim, experiment.run.epochs, source.steps_per_epoch)
@@ -391,10 +396,10 @@ def initial_state(plan: RunPlan, weights: Path | None = None, output: Output | N
       output: says what of the weights was not taken over.
     """
     experiment, sharding = plan.experiment, plan.spec.sharding
-    channels, classes = len(plan.record.mean), plan.spec.task.num_outputs
+    channels, task = len(plan.record.mean), plan.spec.task
 
     def draw() -> tuple[Any, Any]:
-        _, params, batch_stats = split_model(_model(experiment, num_classes=classes, in_channels=channels))
+        _, params, batch_stats = split_model(_model(experiment, task, in_channels=channels))
         return params, batch_stats
 
     shardings = sharding.state((plan.model.params, plan.model.batch_stats))
@@ -432,15 +437,20 @@ def _source(experiment: Experiment, split: ResidentSplit | Split, sharding: Shar
     return StreamingSource(split, seed=seed, batch_size=batch_size, sharding=sharding, most_steps=steps)
 
 
-def _abstract_model(experiment: Experiment, *, num_classes: int, in_channels: int) -> AbstractModel:
-    return abstract_model(lambda: _model(experiment, num_classes=num_classes, in_channels=in_channels))
+def _any_task(experiment: Experiment) -> Task:
+    """Returns the task of an experiment whose data are not known yet, as if they had one class of everything."""
+    return make_task(experiment, num_classes=1, mask_classes=1)
 
 
-def _model(experiment: Experiment, *, num_classes: int, in_channels: int) -> Model:
+def _abstract_model(experiment: Experiment, task: Task, *, in_channels: int) -> AbstractModel:
+    return abstract_model(lambda: _model(experiment, task, in_channels=in_channels))
+
+
+def _model(experiment: Experiment, task: Task, *, in_channels: int) -> Model:
     model = experiment.model
     return create_model(
         model.architecture,
-        num_classes=num_classes,
+        **task.network,
         in_channels=in_channels,
         drop_path=model.drop_path,
         dropout=model.dropout,

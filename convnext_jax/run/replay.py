@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from convnext_jax import data
 from convnext_jax.batches.order import call_length
+from convnext_jax.data.dataset import IGNORED
 from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
 from convnext_jax.models.parameters import flat, merge_model
@@ -26,7 +27,10 @@ from convnext_jax.run.prepare import (
     restore_state,
 )
 from convnext_jax.sharding import Sharding, put
+from convnext_jax.tasks.classification import MixedLabels
 from convnext_jax.tasks.interface import training_loss
+from convnext_jax.tasks.make import data_for_task
+from convnext_jax.tasks.multitask import ImageAndPixelTargets
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.gradients import accumulated_gradient, gradient_norm
 from convnext_jax.train.state import TrainState
@@ -76,7 +80,7 @@ def replay(
       UserError: no workdir, no such step, data that are others now.
     """
     experiment = read_experiment(workdir, data_dir=data_dir)
-    dataset = data.load(experiment.data)
+    dataset = data_for_task(experiment, data.load(experiment.data))
     check_same_data(workdir, DatasetRecord.of(dataset))
     rollbacks = read_rollbacks(workdir)
     while rollbacks and rollbacks[-1].diverged_at == step:
@@ -99,9 +103,9 @@ def replay(
     looked = jax.jit(lambda state, feed: _look(spec, state, feed, seed))(state, feed)
     images, indices, targets, losses, statistics = jax.device_get(looked)
     mean, std = (np.asarray(values, np.float32) for values in (plan.record.mean, plan.record.std))
-    names = plan.record.class_names
+    record = plan.record
     examples = [
-        {"index": int(index), "label": _label(names, targets, number), "loss": float(losses[number])}
+        {"index": int(index), "label": _label(record, targets, number), "loss": float(losses[number])}
         for number, index in enumerate(indices)
     ]
     statistics = {"lr": float(np.asarray(plan.spec.schedule(step - 1))), **jax.tree.map(float, statistics)}
@@ -163,8 +167,13 @@ def _look(spec: StepSpec, state: TrainState, feed: Any, seed: jax.Array) -> tupl
     return inputs, batch.indices, targets, losses, statistics
 
 
-def _label(names: tuple[str, ...], targets: Any, number: int) -> str:
-    """Returns the classes of an image, with their shares if it was mixed."""
+def _label(record: DatasetRecord, targets: Any, number: int) -> str:
+    """Returns the classes of an image, with their shares if it was mixed; of a mask those that it has."""
+    if isinstance(targets, ImageAndPixelTargets):
+        targets = targets.image
+    names = record.class_names
+    if not isinstance(targets, MixedLabels):
+        return ", ".join(record.mask_names[value] for value in np.unique(targets[number]) if value != IGNORED)
     one, other = names[targets.labels_a[number]], names[targets.labels_b[number]]
     share = float(targets.weight_a[number])
     return one if share == 1 or one == other else f"{share:.0%} {one}, {1 - share:.0%} {other}"

@@ -39,7 +39,8 @@ def write_summary(run: Run, parameters: int) -> dict[str, Any]:
     if plan.rollbacks:
         summary["rollbacks"] = [dataclasses.asdict(rollback) for rollback in plan.rollbacks]
     model, data = plan.experiment.model.name, plan.experiment.data.name
-    title = f"{model} on {data}: {plan.split} top-1 {summary['final'][main]:.2%}"
+    figure = {"top1": "top-1", "mean_iou": "mean IoU"}[main.rpartition("/")[2]]
+    title = f"{model} on {data}: {plan.split} {figure} {summary['final'][main]:.2%}"
     with writing(workdir, "--workdir"):
         write_json(workdir / "summary.json", summary)
         if lines:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,9 +64,9 @@ class Classification:
     auxiliary_weight: float = 0.3
 
     @property
-    def num_outputs(self) -> int:
-        """One logit for each class."""
-        return self.num_classes
+    def network(self) -> Mapping[str, Any]:
+        """See `Task`; one logit for each class."""
+        return {"num_classes": self.num_classes}
 
     @property
     def metrics(self) -> Mapping[str, bool]:
@@ -83,6 +84,10 @@ class Classification:
             cross_entropy(outputs, labels, self.label_smoothing) for labels in (targets.labels_a, targets.labels_b)
         )
         return targets.weight_a * loss_a + (1.0 - targets.weight_a) * loss_b
+
+    def auxiliary_loss(self, outputs: jax.Array, targets: MixedLabels) -> jax.Array:
+        """See `Task`; that of any logits."""
+        return self.loss(outputs, targets)
 
     def training_metrics(self, outputs: jax.Array, targets: MixedLabels) -> dict[str, jax.Array]:
         """Returns ``top1``; the class of a mixed image is the one that has the larger share of it."""

@@ -13,14 +13,14 @@ class Task(Protocol):
     that a task can be a static argument of `jax.jit`.
 
     Attributes:
-      num_outputs: channels that the network returns.
+      network: what `convnext_jax.models.registry.create_model` is told of the task: its kind, and its classes.
       metrics: the figures of an evaluation and whether higher is better. The first is the one that checkpoints are
         chosen by unless a configuration says otherwise.
       auxiliary_weight: of the loss of each auxiliary output of a network, in training.
     """
 
     @property
-    def num_outputs(self) -> int:
+    def network(self) -> Mapping[str, Any]:
         """See the class."""
         ...
 
@@ -34,19 +34,23 @@ class Task(Protocol):
         """See the class."""
         ...
 
-    def targets(self, labels: jax.Array) -> Any:
-        """Returns the targets of a batch that was not mixed, from its labels [B,...]."""
+    def targets(self, labels: Any) -> Any:
+        """Returns the targets of a batch that was not mixed, from its `convnext_jax.batches.source.Batch.labels`."""
         ...
 
-    def loss(self, outputs: jax.Array, targets: Any) -> jax.Array:
+    def loss(self, outputs: Any, targets: Any) -> jax.Array:
         """Returns the loss to minimize for each example, float32 [B]."""
         ...
 
-    def training_metrics(self, outputs: jax.Array, targets: Any) -> dict[str, jax.Array]:
+    def auxiliary_loss(self, outputs: Any, targets: Any) -> jax.Array:
+        """Returns the loss of an auxiliary output for each example, float32 [B]."""
+        ...
+
+    def training_metrics(self, outputs: Any, targets: Any) -> dict[str, jax.Array]:
         """Returns figures of a training batch besides the loss, float32 scalars by name."""
         ...
 
-    def sums(self, outputs: jax.Array, labels: jax.Array, mask: jax.Array) -> Any:
+    def sums(self, outputs: Any, labels: Any, mask: jax.Array) -> Any:
         """Returns sums over a batch that add up over batches; examples where ``mask`` is False count nowhere."""
         ...
 
@@ -59,13 +63,13 @@ class Task(Protocol):
         ...
 
 
-def training_loss(task: Task, outputs: jax.Array, auxiliary: Sequence[jax.Array], targets: Any) -> jax.Array:
+def training_loss(task: Task, outputs: Any, auxiliary: Sequence[Any], targets: Any) -> jax.Array:
     """Returns the loss of each example in training: that of the outputs, and the weighted ones of auxiliary outputs.
 
     Args:
       task: the loss, and the weight of an auxiliary output.
-      outputs: of the network, [B,...].
-      auxiliary: those of its auxiliary heads, of the same shape; see `convnext_jax.models.interface.Model`.
+      outputs: of the network.
+      auxiliary: those of its auxiliary heads; see `convnext_jax.models.interface.Model.training_outputs`.
       targets: those of the task for the B images.
 
     Returns:
@@ -73,5 +77,5 @@ def training_loss(task: Task, outputs: jax.Array, auxiliary: Sequence[jax.Array]
     """
     loss = task.loss(outputs, targets)
     for each in auxiliary:
-        loss = loss + task.auxiliary_weight * task.loss(each, targets)
+        loss = loss + task.auxiliary_weight * task.auxiliary_loss(each, targets)
     return loss

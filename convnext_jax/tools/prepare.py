@@ -23,9 +23,9 @@ def main() -> None:
         "  sha256sum tiny-imagenet-200-mine.zip > tiny-imagenet-200-mine.zip.sha256\n"
         "Such data is kept apart from the official data, and used whenever that --manual_dir is given.",
     )
-    parser.add_argument("name", help="digits, cifar10, cifar100, tiny_imagenet, image_folder, or a TFDS name")
+    parser.add_argument("name", help="cifar10, cifar100, tiny_imagenet, image_folder, mask_folder, or a TFDS name")
     parser.add_argument(
-        "--data_dir", metavar="DIR", help="folder of the prepared data sets; for image_folder, the folder itself"
+        "--data_dir", metavar="DIR", help="folder of the prepared data sets; for your own pictures, the folder itself"
     )
     parser.add_argument("--manual_dir", metavar="DIR", help="folder with an archive that was fetched by hand")
     parser.add_argument("--image_size", type=int, help="side in pixels to resize the images to")

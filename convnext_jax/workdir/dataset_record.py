@@ -26,7 +26,7 @@ class SplitRecord:
     Attributes:
       examples: how many there are.
       shape: of an image, (H, W, C).
-      checksum: SHA-256 of all labels and of the pixels of a thousand images, evenly spaced.
+      checksum: SHA-256 of all labels and of the pixels of a thousand images, evenly spaced, and of their masks.
     """
 
     examples: int
@@ -40,6 +40,8 @@ class SplitRecord:
         chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
         checksum = hashlib.sha256(np.asarray(split.labels, "<i4").tobytes())
         checksum.update(np.ascontiguousarray(split.images[chosen]).tobytes())
+        if split.masks is not None:
+            checksum.update(split.masks[chosen].tobytes())
         return cls(count, tuple(split.images.shape[1:]), checksum.hexdigest())
 
     def difference(self, other: "SplitRecord") -> str:
@@ -48,7 +50,7 @@ class SplitRecord:
             return f"{self.examples} examples then, {other.examples} now"
         if self.shape != other.shape:
             return f"images of {'x'.join(map(str, self.shape))} then, {'x'.join(map(str, other.shape))} now"
-        return "other pixels, labels or another order" if self.checksum != other.checksum else ""
+        return "other pixels, labels or masks, or another order" if self.checksum != other.checksum else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ class DatasetRecord:
       mean: channel means that the images were normalized with.
       std: channel deviations that the images were normalized with.
       splits: the splits by name. Those that version 0.1 wrote have none.
+      mask_names: one for each class of the masks; none if there are no masks.
     """
 
     name: str
@@ -68,6 +71,7 @@ class DatasetRecord:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     splits: Mapping[str, SplitRecord] = dataclasses.field(default_factory=dict)
+    mask_names: tuple[str, ...] = ()
 
     @property
     def normalization(self) -> Normalization:
@@ -79,10 +83,10 @@ class DatasetRecord:
         """Returns the record of a data set; with its splits, it reads the labels and a thousand images of each."""
         mean, std = (tuple(map(float, statistic)) for statistic in (dataset.mean, dataset.std))
         if not with_splits:
-            return cls(dataset.name, dataset.class_names, mean, std)
+            return cls(dataset.name, dataset.class_names, mean, std, mask_names=dataset.mask_names)
         splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
         records = {name: SplitRecord.of(split) for name, split in splits.items() if split is not None}
-        return cls(dataset.name, dataset.class_names, mean, std, records)
+        return cls(dataset.name, dataset.class_names, mean, std, records, dataset.mask_names)
 
     @classmethod
     def read(cls, workdir: Path) -> "DatasetRecord":
@@ -91,12 +95,12 @@ class DatasetRecord:
         try:
             fields = unsealed(path.read_text(encoding="utf-8"))
             splits = {name: _split_record(split) for name, split in fields.get("splits", {}).items()}
-            class_names = tuple(fields["class_names"])
+            class_names, mask_names = tuple(fields["class_names"]), tuple(fields.get("mask_names", ()))
             mean, std = (tuple(map(float, fields[name])) for name in ("mean", "std"))
-            texts = all(isinstance(text, str) for text in (fields["name"], *class_names))
+            texts = all(isinstance(text, str) for text in (fields["name"], *class_names, *mask_names))
             if not texts or len(mean) != len(std) or not all(map(math.isfinite, mean + std)):
                 raise ValueError("it is damaged")
-            return cls(fields["name"], class_names, mean, std, splits)
+            return cls(fields["name"], class_names, mean, std, splits, mask_names)
         except FileNotFoundError:
             raise UserError(f"{workdir} has no dataset.json; the run has not started yet") from None
         except (KeyError, TypeError, AttributeError) as error:
@@ -112,7 +116,9 @@ class DatasetRecord:
         """Returns in what the data are others now, a text for each difference."""
         found = []
         if self.class_names != now.class_names:
-            found.append(_class_difference(self.class_names, now.class_names))
+            found.append(_class_difference("classes", self.class_names, now.class_names))
+        if self.mask_names != now.mask_names:
+            found.append(_class_difference("mask classes", self.mask_names, now.mask_names))
         if len(self.mean) != len(now.mean):
             found.append(f"{len(self.mean)} channels then, {len(now.mean)} now")
         for name, there in self.splits.items():
@@ -135,7 +141,7 @@ def _split_record(fields: Mapping[str, Any]) -> SplitRecord:
     return SplitRecord(int(fields["examples"]), tuple(fields["shape"]), str(fields["checksum"]))
 
 
-def _class_difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
+def _class_difference(what: str, there: tuple[str, ...], here: tuple[str, ...]) -> str:
     gone, new = ([name for name in ours if name not in theirs] for ours, theirs in ((there, here), (here, there)))
     if gone or new:
         named = (
@@ -143,5 +149,5 @@ def _class_difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
             for what, names in (("without", gone), ("with", new))
             if names
         )
-        return f"other classes ({'; '.join(named)})"
-    return "the classes in another order"
+        return f"other {what} ({'; '.join(named)})"
+    return f"the {what} in another order"

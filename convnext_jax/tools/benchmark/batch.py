@@ -158,7 +158,8 @@ def training_bytes(experiment: Experiment, extent: Extent, sharding: Sharding) -
         shape = (extent.train_examples or batch_size, extent.height, extent.width, extent.channels)
         # Arrays of no memory, for their shapes.
         images, labels = np.broadcast_to(np.uint8(0), shape), np.broadcast_to(np.int32(0), shape[:1])
-        split = abstract_split(Split(images, labels), sharding)
+        masks = np.broadcast_to(np.uint8(0), shape[:3]) if experiment.task.has_masks else None
+        split = abstract_split(Split(images, labels, masks), sharding)
         source = ResidentSource(split, seed=0, batch_size=batch_size, sharding=sharding)
         try:
             used = program_bytes(lower_train_steps(dataclasses.replace(spec, source=source), plan.state).compile())

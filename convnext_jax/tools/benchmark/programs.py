@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.batches.preprocess import normalize
-from convnext_jax.batches.source import Batch
+from convnext_jax.batches.source import Batch, labels_of
 from convnext_jax.config import AugmentConfig, Experiment
 from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
@@ -26,6 +26,7 @@ from convnext_jax.run.prepare import (
     put_data,
 )
 from convnext_jax.sharding import Sharding
+from convnext_jax.tasks.make import data_for_task
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Metrics, StepSpec, lower_train_steps, train_step
 
@@ -142,10 +143,12 @@ def plan_noise(
     rng = np.random.default_rng(0)
     batch_size, channels = experiment.run.batch_size, extent.channels
     images = rng.integers(0, 256, (batch_size, extent.height, extent.width, channels), np.uint8)
-    split = Split(images, np.arange(batch_size, dtype=np.int32) % extent.num_classes)
-    names = tuple(map(str, range(extent.num_classes)))
+    labels = np.arange(batch_size, dtype=np.int32) % max(extent.num_classes, 1)
+    masks = rng.integers(0, extent.mask_classes, images.shape[:3], np.uint8) if extent.mask_classes else None
+    split = Split(images, labels, masks)
+    names, mask_names = (tuple(map(str, range(count))) for count in (extent.num_classes, extent.mask_classes))
     mean, std = np.full(channels, 0.5, np.float32), np.full(channels, 0.25, np.float32)
-    dataset = Dataset("noise", split, split, names, mean, std)
+    dataset = data_for_task(experiment, Dataset("noise", split, split, names, mean, std, mask_names=mask_names))
     if not augmented:
         experiment = dataclasses.replace(
             experiment,
@@ -165,7 +168,7 @@ def seen_extent(experiment: Experiment, extent: Extent) -> Extent:
 def constant_batch(dataset: Dataset, sharding: Sharding) -> Batch:
     """Returns a data set of one batch as that batch, split over the devices."""
     indices = np.arange(len(dataset.train), dtype=np.int32)
-    batch = (dataset.train.images, dataset.train.labels, indices)
+    batch = (dataset.train.images, labels_of(dataset.train), indices)
     images, labels, indices = jax.device_put(batch, sharding.batch)
     return Batch(images, labels, indices, jax.device_put(jnp.int32(0), sharding.replicated))
 

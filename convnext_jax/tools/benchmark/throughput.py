@@ -18,6 +18,7 @@ from convnext_jax.precision import precision_of
 from convnext_jax.report.tables import plain_table
 from convnext_jax.run.prepare import check_against_data
 from convnext_jax.sharding import Sharding
+from convnext_jax.tasks.make import data_for_task
 from convnext_jax.tools.benchmark.programs import (
     Part,
     forward_part,
@@ -56,7 +57,8 @@ def throughput(
     if dataset is not None:
         check_against_data(experiment, dataset, sharding)
         examples, height, width, channels = dataset.train.images.shape
-        extent = Extent(height, width, len(dataset.class_names), examples, channels)
+        classes, mask_classes = len(dataset.class_names), len(dataset.mask_names)
+        extent = Extent(height, width, classes, examples, channels, mask_classes)
     assert extent is not None
     batch_size, dtype = experiment.run.batch_size, precision_of(experiment.model.dtype).compute
     if extent.train_examples and extent.train_examples >= batch_size:
@@ -102,7 +104,7 @@ def throughput(
 
 def _load(experiment: Experiment) -> data.Dataset:
     try:
-        return data.load(experiment.data)
+        return data_for_task(experiment, data.load(experiment.data))
     except UserError as error:
         raise UserError(f"{error}; --parts forward,step needs none") from error
 

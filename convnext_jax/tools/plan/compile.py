@@ -13,6 +13,7 @@ from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
 from convnext_jax.run.prepare import RunPlan, check_against_data, make_plan
 from convnext_jax.sharding import Sharding
+from convnext_jax.tasks.make import data_for_task
 from convnext_jax.train.step import lower_train_steps
 
 
@@ -45,7 +46,7 @@ def compile_run(experiment: Experiment, extent: Extent, sharding: Sharding, limi
     Raises:
       UserError: the batch cannot be split over the devices, or the images do not suit the settings.
     """
-    dataset = shapes_as_dataset(extent, experiment.data.validation_fraction)
+    dataset = data_for_task(experiment, shapes_as_dataset(extent, experiment.data.validation_fraction))
     check_against_data(experiment, dataset, sharding)
     started = time.perf_counter()
     plan = make_plan(
@@ -68,10 +69,12 @@ def shapes_as_dataset(extent: Extent, validation_fraction: float = 0.0) -> Datas
 
     def split(count: int) -> Split:
         shape = (count, extent.height, extent.width, extent.channels)
-        return Split(np.broadcast_to(np.uint8(0), shape), np.broadcast_to(np.int32(0), shape[:1]))
+        masks = np.broadcast_to(np.uint8(0), shape[:3]) if extent.mask_classes else None
+        return Split(np.broadcast_to(np.uint8(0), shape), np.broadcast_to(np.int32(0), shape[:1]), masks)
 
     mean, std = np.full(extent.channels, 0.5, np.float32), np.full(extent.channels, 0.25, np.float32)
-    return Dataset("shapes", split(count), split(1), tuple(map(str, range(extent.num_classes))), mean, std)
+    names, mask_names = (tuple(map(str, range(count))) for count in (extent.num_classes, extent.mask_classes))
+    return Dataset("shapes", split(count), split(1), names, mean, std, mask_names=mask_names)
 
 
 def memory_by_kind(run: CompiledRun) -> dict[str, int]:

@@ -51,7 +51,8 @@ def _of_tfds(data: DataConfig) -> dict[str, Any]:
             check_features(builder, data.image_size or 1)
             features: Any = builder.info.features
         height, width, channels = features["image"].shape
-        known = {"num_classes": features["label"].num_classes, "channels": data.channels or channels or 3}
+        labels = features["label"].num_classes if "label" in features else 0
+        known = {"num_classes": labels, "channels": data.channels or channels or 3}
         if height is not None and width is not None:
             known |= {"height": height, "width": width}
     if data.image_size is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from convnext_jax.config import Experiment
 from convnext_jax.data.load import holds_out_test
+from convnext_jax.data.registry import FOLDER_NAMES
 from convnext_jax.errors import UserError
 from convnext_jax.tools.command_line import check_file, check_names, load_experiment
 from convnext_jax.tools.python_file import run_file
@@ -136,8 +137,8 @@ def _check_validation(experiment: Experiment) -> None:
         )
     if holds_out_test(data):
         there = f"{data.data_dir} has no folder val/, validation/ or test/"
-        there = there if data.name == "image_folder" else f"{data.name} has no split to test on"
-        remedy = "add a folder test/" if data.name == "image_folder" else "take another data set"
+        there = there if data.name in FOLDER_NAMES else f"{data.name} has no split to test on"
+        remedy = "add a folder test/" if data.name in FOLDER_NAMES else "take another data set"
         raise UserError(
             f"{there}, so config.data.validation_fraction makes the test split, and a sweep is never judged on that;"
             f" {remedy}"

@@ -11,14 +11,16 @@ from typing import Any
 from convnext_jax.errors import UserError, first_line
 from convnext_jax.report.tables import markdown_table
 from convnext_jax.storage.files import parse_json, write_json, write_text
-from convnext_jax.tasks.classification import Classification
+from convnext_jax.tasks.interface import Task
+from convnext_jax.tasks.make import make_task
 from convnext_jax.tools.sweep.points import Point, in_words
 from convnext_jax.workdir.best_metric import best_metric
 from convnext_jax.workdir.claim import seed_runs
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
 
-# The last one only if a moving average is kept.
+# Of a classification, and of a segmentation. The last ones only if a moving average is kept.
 FIGURES = ("validation/top1", "validation/top5", "validation/loss", "validation_ema/top1")
+PIXEL_FIGURES = ("validation/mean_iou", "validation/dice", "validation/loss", "validation_ema/mean_iou")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,25 +67,30 @@ class Outcome:
         said = point.log.read_text(errors="replace").strip().splitlines() if point.log.exists() else []
         return cls(point, reason=f"exit status {status}: {said[-1].removeprefix('error: ') if said else 'no word'}")
 
-    def texts(self) -> list[str]:
-        """Returns the figures as the cells of a row."""
+    def texts(self, names: Sequence[str]) -> list[str]:
+        """Returns the figures of some names as the cells of a row."""
         if self.figures is None:
-            return ["failed", *[""] * (len(FIGURES) - 1)]
+            return ["failed", *[""] * (len(names) - 1)]
         spread = {name: f" ± {value:.4f}" for name, value in (self.std or {}).items()}
         cells = {name: f"{value:.4f}{spread.get(name, '')}" for name, value in self.figures.items()}
-        return [cells.get(name, "") for name in FIGURES]
+        return [cells.get(name, "") for name in names]
 
     @property
     def judged_by(self) -> str:
         """The name of the figure that it is ranked by: the one that its best checkpoint is chosen by."""
-        return figure_name("validation", best_metric(self.point.experiment, Classification(1)).name)
+        return figure_name("validation", best_metric(self.point.experiment, _task_of(self.point)).name)
 
     def score(self) -> tuple[float, float]:
         """Returns what it is ranked by, the higher the better: its metric, and the loss for equals."""
         if self.figures is None:
             return -math.inf, -math.inf
-        metric = best_metric(self.point.experiment, Classification(1))
+        metric = best_metric(self.point.experiment, _task_of(self.point))
         return metric.score(self.figures), -self.figures["validation/loss"]
+
+
+def _task_of(point: Point) -> Task:
+    """Returns the task of a point, whose figures have the same names whatever the number of classes."""
+    return make_task(point.experiment, num_classes=1, mask_classes=1)
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -91,14 +98,22 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted(outcomes, key=Outcome.score, reverse=True)
 
 
+def figure_names(points: Sequence[Point]) -> tuple[str, ...]:
+    """Returns the figures that a table of points shows."""
+    tasks = {point.experiment.task.name for point in points}
+    names = (*PIXEL_FIGURES * (tasks != {"classification"}), *FIGURES * (tasks != {"segmentation"}))
+    return tuple(dict.fromkeys(names))
+
+
 def results_table(outcomes: Sequence[Outcome]) -> str:
     """Returns the points as rows of a Markdown table, in the given order, with what each sets and its figures."""
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.point.values))
-    rows = [[*names, *FIGURES, "seconds", "folder"]]
+    figures = figure_names([outcome.point for outcome in outcomes])
+    rows = [[*names, *figures, "seconds", "folder"]]
     for outcome in outcomes:
         values = [str(outcome.point.values.get(name, "")) for name in names]
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
-        rows.append([*values, *outcome.texts(), seconds, outcome.point.workdir.name])
+        rows.append([*values, *outcome.texts(figures), seconds, outcome.point.workdir.name])
     return markdown_table(rows)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from convnext_jax.errors import EXIT_TEMPFAIL, writing
 from convnext_jax.run.signals import StopSignals
 from convnext_jax.tools.sweep.points import Point
-from convnext_jax.tools.sweep.results import FIGURES, Outcome, ranked
+from convnext_jax.tools.sweep.results import Outcome, figure_names, ranked
 
 TRAIN = Path(__file__).parents[3] / "train.py"
 
@@ -38,7 +38,8 @@ def run_sweep(points: Sequence[Point], train: Callable[[Point, StopSignals], int
                     return ranked(outcomes), signals.received or "stopped"
             outcome = Outcome.of_failed(point, status) if status else Outcome.of_finished(point)
             outcomes.append(outcome)
-            texts = zip(FIGURES, outcome.texts(), strict=True)
+            names = figure_names([outcome.point])
+            texts = zip(names, outcome.texts(names), strict=True)
             _say(f"{about}: {outcome.reason or ', '.join(f'{name} {text}' for name, text in texts)}")
     return ranked(outcomes), None
 
