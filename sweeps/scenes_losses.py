@@ -10,8 +10,8 @@ POINTS = [
     {
         "task.loss": loss,
         "data.validation_fraction": 0.1,
-        "run.epochs": 3,
-        "run.eval_every_epochs": 3,
+        "run.epochs": 2,
+        "run.eval_every_epochs": 2,
         "run.seeds": 3,
     }
     for loss in ("cross_entropy", "dice", "cross_entropy+dice")

@@ -176,4 +176,4 @@ def test_print_config_shows_everything_and_exits(tmp_path: Path):
     assert done.returncode == 0
     config = json.loads(done.stdout)
     assert config["run"]["seed"] == 7 and config["data"]["name"] == "digits"
-    assert set(config) == {"model", "data", "augment", "optim", "run"}
+    assert set(config) == {"model", "task", "data", "augment", "optim", "run"}

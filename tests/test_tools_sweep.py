@@ -227,7 +227,7 @@ def test_of_many_fields_a_label_says_what_is_not_as_in_most(tmp_path: Path):
 def test_the_mean_over_seeds_ranks_with_its_deviation(tmp_path: Path):
     ends = {1e-3: (0.5, 0.125), 2e-3: (0.75, 0.25), 4e-3: -9}
     outcomes, _ = run_sweep(points_of(tmp_path, RATES, "--config.run.seeds=2"), training(ends, []))
-    assert [outcome.texts()[0] for outcome in outcomes] == ["0.7500 ± 0.2500", "0.5000 ± 0.1250", "failed"]
+    assert [outcome.texts(FIGURES)[0] for outcome in outcomes] == ["0.7500 ± 0.2500", "0.5000 ± 0.1250", "failed"]
     assert outcomes[2].reason == "killed by SIGKILL"
 
 
@@ -237,7 +237,7 @@ def test_what_has_finished_is_not_trained_again_and_what_failed_is(tmp_path: Pat
     trained.clear()
     outcomes, _ = run_sweep(points, training({2e-3: 0.625}, trained))
     assert trained == [2e-3]
-    assert [outcome.texts()[0] for outcome in outcomes] == ["0.7500", "0.6250", "0.5000"]
+    assert [outcome.texts(FIGURES)[0] for outcome in outcomes] == ["0.7500", "0.6250", "0.5000"]
 
 
 def test_a_signal_ends_the_sweep_and_the_same_command_goes_on(tmp_path: Path):

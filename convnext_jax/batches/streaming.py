@@ -160,8 +160,13 @@ class StreamingSource:
             return self._put(chosen)
 
         number = put(np.int32(epoch), self._sharding.replicated)
-        of_batches = jax.tree.map(labels, labels_of(self.split))
-        return StreamedFeed(self._put(rows), of_batches, self._put(indices), number, self._shape)
+        return StreamedFeed(
+            rows=self._put(rows),
+            labels=jax.tree.map(labels, labels_of(self.split)),
+            indices=self._put(indices),
+            epoch=number,
+            image_shape=self._shape,
+        )
 
     def _put(self, array: np.ndarray) -> jax.Array:
         """Returns the rows of all processes [S,B,...], of which the ones of this process are given."""

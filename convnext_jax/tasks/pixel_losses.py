@@ -48,8 +48,8 @@ def pixel_cross_entropies(logits: jax.Array, masks: jax.Array, smoothing: float 
 def pixel_cross_entropy(logits: jax.Array, masks: jax.Array, smoothing: float = 0.0) -> jax.Array:
     """Returns the mean cross-entropy of the pixels of each image, float32 [B]; see `pixel_cross_entropies`.
 
-    >>> pixel_cross_entropy(jnp.zeros((1, 1, 2, 4)), jnp.array([[[2, IGNORED]]])).round(4).tolist()
-    [1.3863]
+    >>> round(pixel_cross_entropy(jnp.zeros((1, 1, 2, 4)), jnp.array([[[2, IGNORED]]])).item(), 4)
+    1.3863
     """
     return _mean_over_pixels(pixel_cross_entropies(logits, masks, smoothing), masks)
 
