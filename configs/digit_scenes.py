@@ -2,7 +2,8 @@
 
     python train.py --config configs/digit_scenes.py
 
-4,000 training and 800 test scenes of 48x48 pixels, made of scikit-learn's digits.
+4,000 training and 800 test scenes of 48x48 pixels, made of scikit-learn's digits. 90.2% mean IoU on the test scenes in
+297 seconds of training on two cores of an AMD EPYC, one seed; see benchmarks/results/digit_scenes_epyc_2cores.json.
 """
 
 from ml_collections import config_dict
