@@ -101,24 +101,14 @@ def _train(experiment: Experiment, workdir: Path, processes: ProcessFlags, *, ex
         report(workdir, summary)
 
 
-# What is said at the end, of what the task has, in this order.
-_LABELS = {
-    "mean_iou": "mean IoU",
-    "dice": "Dice",
-    "pixel_accuracy": "pixel accuracy",
-    "top1": "top-1",
-    "top5": "top-5",
-    "loss": "loss",
-}
-
-
 def _report(workdir: Path, summary: dict[str, Any]) -> None:
+    from convnext_jax.workdir.metrics_log import LABELS
+
     split, final = summary["split"], summary["final"]
-    names = [name for name in _LABELS if f"{split}/{name}" in final]
-    figures = ", ".join(f"{_LABELS[name]} {final[f'{split}/{name}']:.4f}" for name in names)
-    main = names[0]
-    ema = f"{split}_ema/{main}"
-    average = f", of the EMA {_LABELS[main]} {final[ema]:.4f}" if ema in final else ""
+    names = [name for name in LABELS if f"{split}/{name}" in final]
+    figures = ", ".join(f"{LABELS[name]} {final[f'{split}/{name}']:.4f}" for name in names)
+    ema = f"{split}_ema/{names[0]}"
+    average = f", of the EMA {LABELS[names[0]]} {final[ema]:.4f}" if ema in final else ""
     print(
         f"done: {split} {figures}{average} after {final['epoch']:g} epochs, {summary['seconds']:.0f} s;"
         f" see {workdir}/curves.png"
@@ -127,11 +117,12 @@ def _report(workdir: Path, summary: dict[str, Any]) -> None:
 
 def _report_seeds(workdir: Path, summary: dict[str, Any]) -> None:
     from convnext_jax.report.tables import seed_table
+    from convnext_jax.workdir.metrics_log import LABELS
 
     split, seeds = summary["split"], summary["seeds"]
     figures = ", ".join(
-        f"{_LABELS[name]} {summary['mean'][f'{split}/{name}']:.4f} ± {summary['std'][f'{split}/{name}']:.4f}"
-        for name in _LABELS
+        f"{LABELS[name]} {summary['mean'][f'{split}/{name}']:.4f} ± {summary['std'][f'{split}/{name}']:.4f}"
+        for name in LABELS
         if f"{split}/{name}" in summary["mean"]
     )
     print(seed_table({seed: one["final"] for seed, one in seeds.items()}, names=tuple(summary["mean"])))

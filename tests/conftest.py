@@ -3,9 +3,11 @@
 import atexit
 import gc
 import os
+import runpy
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -46,3 +48,16 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no prepared data sets in {path}")
     return path
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs evaluate.py in this process and returns what it prints."""
+    main = runpy.run_path(str(ROOT / "evaluate.py"))["main"]
+
+    def run(*arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        main()
+        return capsys.readouterr().out
+
+    return run

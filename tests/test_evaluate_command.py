@@ -4,8 +4,6 @@ import dataclasses
 import html.parser
 import json
 import re
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 from sklearn.metrics import accuracy_score, confusion_matrix
 from tiny import tiny_experiment
 
@@ -46,19 +43,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 with prepare(settings, root / name, mesh, compiler=compiler) as run:
                     train(run)
     return root
-
-
-@pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs evaluate.py in this process and returns what it prints."""
-    main = runpy.run_path(str(ROOT / "evaluate.py"))["main"]
-
-    def run(*arguments: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        main()
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_the_figures_are_those_of_the_logits(runs: Path):

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import re
-import runpy
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score
 from tiny_masks import MASK_NAMES, masks_dataset, train_masks
@@ -25,12 +22,12 @@ from convnext_jax.evaluate.boundaries import boundary_sums
 from convnext_jax.evaluate.classifier import load
 from convnext_jax.evaluate.comparison import compare, group_seeds
 from convnext_jax.evaluate.offline import evaluate_workdir, summary_of
-from convnext_jax.evaluate.segmentation import Overlaps, SegmentationEvaluation, confusion_of
+from convnext_jax.evaluate.segmentation import SegmentationEvaluation, confusion_of
 from convnext_jax.evaluate.selected import Selection
 from convnext_jax.evaluate.soup import make_soup
 from convnext_jax.evaluate.uncertainty import resampled_sums
 from convnext_jax.models import merge_model
-from convnext_jax.tasks.segmentation import confusion_figures
+from convnext_jax.tasks.segmentation import Overlaps, confusion_figures
 from convnext_jax.workdir.metrics_log import read_metrics
 
 DATASET = masks_dataset()
@@ -53,19 +50,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(data, "load", lambda config: DATASET)
     yield
-
-
-@pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs evaluate.py in this process and returns what it prints."""
-    main = runpy.run_path(str(ROOT / "evaluate.py"))["main"]
-
-    def run(*arguments: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        main()
-        return capsys.readouterr().out
-
-    return run
 
 
 def evaluated(workdir: Path, **selection: Any) -> SegmentationEvaluation:

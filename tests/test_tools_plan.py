@@ -20,10 +20,11 @@ from convnext_jax.errors import UserError
 from convnext_jax.models.lenet import LeNetArchitecture
 from convnext_jax.report.plan_chart import plan_chart
 from convnext_jax.sharding import Sharding, make_mesh
+from convnext_jax.tools.benchmark.stand_in_data import shapes_as_dataset
 from convnext_jax.tools.plan import __main__ as command
 from convnext_jax.tools.plan import planning
 from convnext_jax.tools.plan.chips import CHIPS
-from convnext_jax.tools.plan.compile import CompiledRun, compile_run, memory_by_kind, shapes_as_dataset
+from convnext_jax.tools.plan.compile import CompiledRun, compile_run, memory_by_kind
 from convnext_jax.tools.plan.extent import extent_before_data
 from convnext_jax.tools.plan.hlo import (
     Collective,

@@ -1,6 +1,7 @@
 """Operations that move pixels: crops, flips and affine maps."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -169,12 +170,11 @@ def affine(
     result = (top + (bottom - top) * along).astype(jnp.uint8)
     if fill is None:
         return result
-    inside = (x_source >= left) & (x_source < right) & (y_source >= upper) & (y_source < lower)
-    return jnp.where(inside[..., None], result, fill)
+    return jnp.where(_is_inside(x_source, y_source, (left, upper, right, lower)), result, fill)
 
 
 def affine_nearest(
-    masks: jax.Array, matrices: jax.Array, fill: int | None = None, box: jax.Array | None = None
+    masks: jax.Array, matrices: jax.Array, fill: int | jax.Array | None = None, box: jax.Array | None = None
 ) -> jax.Array:
     """Resamples each mask under its own affine map, as `affine` does an image, but with the value of the nearest pixel.
 
@@ -205,8 +205,8 @@ def affine_nearest(
     ).reshape(masks.shape)
     if fill is None:
         return found
-    inside = (x_source >= left) & (x_source < right) & (y_source >= upper) & (y_source < lower)
-    return jnp.where(inside[..., None], found, jnp.asarray(fill, masks.dtype))
+    is_inside = _is_inside(x_source, y_source, (left, upper, right, lower))
+    return jnp.where(is_inside, found, jnp.asarray(fill, masks.dtype))
 
 
 def _sources(matrices: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
@@ -223,6 +223,12 @@ def _bounds(box: jax.Array | None, height: int, width: int) -> tuple[Any, Any, A
         return 0, 0, width, height
     left, upper, right, lower = (box[:, index, None, None] for index in range(4))
     return left, upper, right, lower
+
+
+def _is_inside(x: jax.Array, y: jax.Array, bounds: tuple[Any, Any, Any, Any]) -> jax.Array:
+    """Returns whether points are within the bounds of `_bounds`, bool [B,H,W,1]."""
+    left, upper, right, lower = bounds
+    return ((x >= left) & (x < right) & (y >= upper) & (y < lower))[..., None]
 
 
 def _neighbors(
@@ -248,7 +254,12 @@ def _unpack(packed: jax.Array, channels: int) -> jax.Array:
 
 
 def random_resized_crop(
-    key: jax.Array, images: jax.Array, min_area: float, ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    key: jax.Array,
+    images: jax.Array,
+    min_area: float,
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    *,
+    resample: Callable[..., jax.Array] = affine,
 ) -> jax.Array:
     """Cuts a random rectangle out of each image and resizes it to the size of the image, bilinearly.
 
@@ -261,6 +272,7 @@ def random_resized_crop(
       images: uint8 [B,H,W,C].
       min_area: smallest share of the image's area, in (0, 1]. The share is drawn uniformly between it and 1.
       ratio: smallest and largest ratio of width to height. The ratio is drawn uniformly on a logarithmic scale.
+      resample: how, `affine_nearest` for masks.
 
     Returns:
       uint8 [B,H,W,C]. An image stays as it is if ten random rectangles in a row do not fit.
@@ -270,7 +282,7 @@ def random_resized_crop(
       ``RandomResizedCrop``.
     """
     matrices, box = random_crop_maps(key, images.shape, min_area, ratio)
-    return affine(images, matrices, box=box)
+    return resample(images, matrices, box=box)
 
 
 def random_crop_maps(

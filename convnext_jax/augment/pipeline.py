@@ -1,6 +1,7 @@
 """The augmentation of a training batch, with its masks if it has any: which operations act, and in which order."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +15,8 @@ from convnext_jax.augment.geometry import (
     affine_nearest,
     alternating_flip,
     random_crop,
-    random_crop_maps,
     random_flip,
+    random_resized_crop,
     random_rotation_maps,
 )
 from convnext_jax.augment.mixing import mix
@@ -64,10 +65,10 @@ def augment(
     key = stream_key(seed, Stream.AUGMENT, step)
     jitter, policy, erasing, mixing = (jax.random.fold_in(key, number) for number in range(3, 7))
     fill = jnp.asarray(np.rint(255 * np.asarray(normalization.mean)), jnp.uint8)
-    images, labels = batch.images, batch.labels
-    masks = labels.masks[..., None] if isinstance(labels, MaskedLabels) else None
-    images, masks = _moved(config, key, seed, batch, fill, images, masks)
-    if masks is not None:
+    images, labels = _moved(config, key, seed, batch, batch.images, fill, affine), batch.labels
+    if isinstance(labels, MaskedLabels):
+        outside = jnp.uint8(IGNORED)
+        masks = _moved(config, key, seed, batch, labels.masks[..., None], outside, affine_nearest)
         labels = dataclasses.replace(labels, masks=masks[..., 0])
     if config.color_jitter > 0:
         images = color_jitter(jitter, images, config.color_jitter)
@@ -104,31 +105,36 @@ def _moved(
     key: jax.Array,
     seed: int | jax.Array,
     batch: Batch,
+    pixels: jax.Array,
     fill: jax.Array,
-    images: jax.Array,
-    masks: jax.Array | None,
-) -> tuple[jax.Array, jax.Array | None]:
-    """Returns images, uint8 [B,H,W,C], and masks, uint8 [B,H,W,1], whose pixels were moved."""
+    resample: Callable[..., jax.Array],
+) -> jax.Array:
+    """Moves the pixels of images, or of their masks, which move alike with the same key.
+
+    Args:
+      config: which operations act.
+      key: of the augmentation of the step.
+      seed: of the run.
+      batch: whose pixels they are.
+      pixels: uint8 [B,H,W,C].
+      fill: value of what comes from outside.
+      resample: `affine`, or `affine_nearest` for masks.
+
+    Returns:
+      uint8 [B,H,W,C].
+    """
     crop, flip, resized = (jax.random.fold_in(key, number) for number in range(3))
-    reflects = config.crop_mode == "reflect"
-    images = random_crop(crop, images, config.crop_padding, None if reflects else fill)
-    if masks is not None:
-        masks = random_crop(crop, masks, config.crop_padding, None if reflects else jnp.uint8(IGNORED))
+    pixels = random_crop(crop, pixels, config.crop_padding, fill if config.crop_mode == "constant" else None)
     if config.resized_crop_area < 1:
-        maps, box = random_crop_maps(resized, images.shape, config.resized_crop_area)
-        images = affine(images, maps, box=box)
-        masks = None if masks is None else affine_nearest(masks, maps, box=box)
+        pixels = random_resized_crop(resized, pixels, config.resized_crop_area, resample=resample)
     if config.rotation > 0 or config.zoom > 1:
-        maps = random_rotation_maps(jax.random.fold_in(key, 7), images.shape, config.rotation, config.zoom)
-        images = affine(images, maps, fill)
-        masks = None if masks is None else affine_nearest(masks, maps, IGNORED)
+        maps = random_rotation_maps(jax.random.fold_in(key, 7), pixels.shape, config.rotation, config.zoom)
+        pixels = resample(pixels, maps, fill)
     if config.flip == "random":
-        images = random_flip(flip, images)
-        masks = None if masks is None else random_flip(flip, masks)
+        pixels = random_flip(flip, pixels)
     elif config.flip == "alternating":
-        images = alternating_flip(seed, batch.epoch, batch.indices, images)
-        masks = None if masks is None else alternating_flip(seed, batch.epoch, batch.indices, masks)
-    return images, masks
+        pixels = alternating_flip(seed, batch.epoch, batch.indices, pixels)
+    return pixels
 
 
 def check_augment(config: AugmentConfig, height: int, width: int) -> None:

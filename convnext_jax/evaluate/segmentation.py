@@ -21,7 +21,7 @@ from convnext_jax.models.parameters import merge_model
 from convnext_jax.models.segmentation import ImageAndPixelLogits
 from convnext_jax.tasks.multitask import MultiTask
 from convnext_jax.tasks.pixel_losses import pixel_cross_entropies
-from convnext_jax.tasks.segmentation import confusion_figures
+from convnext_jax.tasks.segmentation import Overlaps, confusion_figures
 
 _INTERVALS = ("mean_iou", "dice", "pixel_accuracy")
 
@@ -64,40 +64,6 @@ class PixelForward(Forward):
 def pixel_forward(run: SavedRun) -> PixelForward:
     """Returns how the pixels of a run's images become `PixelOutputs`."""
     return PixelForward(**vars(run.forward()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Overlaps:
-    """How many pixels the true and the predicted classes share. Sums over images add up.
-
-    Attributes:
-      right: pixels of each class that were taken for it, [...,K].
-      true: its pixels, [...,K].
-      predicted: pixels that were taken for it, [...,K]. In none of them ignored pixels count.
-    """
-
-    right: np.ndarray
-    true: np.ndarray
-    predicted: np.ndarray
-
-    def __getitem__(self, index: Any) -> "Overlaps":
-        return Overlaps(self.right[index], self.true[index], self.predicted[index])
-
-    def figures(self) -> dict[str, np.ndarray]:
-        """Returns ``mean_iou``, ``dice`` and ``pixel_accuracy``, float64 [...].
-
-        They are those of `convnext_jax.tasks.segmentation.confusion_figures`, for any number of sums at once.
-        """
-        total = self.true + self.predicted
-        exists = total > 0
-        of_classes = np.maximum(exists.sum(-1), 1)
-        iou = self.right / np.maximum(total - self.right, 1)
-        dice = 2 * self.right / np.maximum(total, 1)
-        return {
-            "mean_iou": np.where(exists, iou, 0.0).sum(-1) / of_classes,
-            "dice": np.where(exists, dice, 0.0).sum(-1) / of_classes,
-            "pixel_accuracy": self.right.sum(-1) / np.maximum(self.true.sum(-1), 1),
-        }
 
 
 @dataclasses.dataclass(frozen=True)

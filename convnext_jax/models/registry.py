@@ -121,8 +121,7 @@ def create_model(
     check("task", task, task in TASKS, f"one of {', '.join(TASKS)}")
     check("head", head, head in HEADS, f"one of {', '.join(HEADS)}")
     check("head_channels", head_channels, head_channels is None or head_channels >= 1, "1 or more")
-    several = task == "multitask"
-    check("pixel_classes", pixel_classes, (pixel_classes or 0) >= several, "1 or more")
+    check("pixel_classes", pixel_classes, task != "multitask" or (pixel_classes or 0) >= 1, "1 or more")
     check("in_channels", in_channels, in_channels >= 1, "1 or more")
     check("drop_path", drop_path, 0.0 <= drop_path < 1.0, "in [0, 1)")
     check("dropout", dropout, 0.0 <= dropout < 1.0, "in [0, 1)")
@@ -143,8 +142,9 @@ def create_model(
     if task == "classification":
         model = architecture.build(options)
     else:
-        classes = pixel_classes if several and pixel_classes else num_classes
-        model = SegmentationModel(architecture, options, PixelHead(head, classes, head_channels, classifies=several))
+        of_pixels = pixel_classes if task == "multitask" and pixel_classes else num_classes
+        pixel_head = PixelHead(head, of_pixels, head_channels, classifies=task == "multitask")
+        model = SegmentationModel(architecture, options, pixel_head)
     if init_from is None:
         return model
     definition, *trees = split_model(model)

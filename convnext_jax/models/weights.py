@@ -176,11 +176,10 @@ def start_from(
     fresh, given, notes = flat(params), flat(folder.params), []
     if not folder.verified:
         notes.append(UNVERIFIED)
-    head = [path for path in fresh if _is_of_a_head(path)]
-    classes = fresh["head/bias"].size
-    if classes != len(folder.class_names):
-        notes.append(f"a fresh head of {classes} classes replaces the one of {len(folder.class_names)}")
-        given |= {path: fresh[path] for path in head}
+    bias = fresh.get("head/bias")  # a backbone may have no head
+    if bias is not None and bias.size != len(folder.class_names):
+        notes.append(f"a fresh head of {bias.size} classes replaces the one of {len(folder.class_names)}")
+        given |= {path: fresh[path] for path in fresh if _is_of_a_head(path)}
     for path, array in given.items():
         if path not in fresh or array.shape == fresh[path].shape:
             continue
@@ -202,13 +201,11 @@ def _start_backbone_from(
     own, own_stats = params["backbone"], batch_stats.get("backbone", {})
     rest = "the norms and the head for pixels are fresh"
     if "head" not in own:  # the backbone has no classifier, and none of the layers before that
-        given = {name: tree for name, tree in folder.params.items() if name in own}
-        given_stats = {name: tree for name, tree in folder.batch_stats.items() if name in own}
-        # A classifier of no classes in both, which is not compared.
-        none = {"head": {"bias": np.zeros(len(folder.class_names), np.float32)}}
-        folder, own = dataclasses.replace(folder, params=given | none, batch_stats=given_stats), own | none
+        given, given_stats = (
+            {name: tree for name, tree in trees.items() if name in own} for trees in (folder.params, folder.batch_stats)
+        )
+        folder = dataclasses.replace(folder, params=given, batch_stats=given_stats)
     taken, taken_stats, notes = start_from(folder, architecture, own, own_stats)
-    taken = {name: tree for name, tree in taken.items() if name in params["backbone"]}
     stats = batch_stats | ({"backbone": taken_stats} if taken_stats else {})
     return params | {"backbone": taken}, stats, [*notes, rest]
 

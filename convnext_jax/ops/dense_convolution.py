@@ -2,10 +2,10 @@
 
 XLA's CPU compiler (jax 0.10 to 0.12) computes the gradient by the kernel as a convolution whose window is the whole
 map, several times slower than one matrix product for each place in the window. For outputs of few pixels its
-convolution, and the gradient by the map, can be eighty times slower than one product over the written-out windows
-(512 channels, 2x2 pixels, in a trial on two cores of an AMD EPYC that is not recorded). Inside of a loop, where
-training steps run, its gradient by the map takes 1.3 to 12 times as long as a convolution with the mirrored kernel,
-which it is (benchmarks/results/convolution_gradients_epyc_2cores.json).
+convolution, and the gradient by the map, are many times slower than one product over the written-out windows: a
+VGG-16 at 32 pixels gains most (benchmarks/results/network_costs_vgg16_epyc_2cores.json). Inside of a loop, where
+training steps run, XLA's gradient by the map takes 1.3 to 12 times as long as the equal convolution with the mirrored
+kernel (benchmarks/results/convolution_gradients_epyc_2cores.json).
 """
 
 import functools

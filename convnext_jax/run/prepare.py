@@ -35,7 +35,7 @@ from convnext_jax.run.peers import ALONE, Peers
 from convnext_jax.sharding import Sharding, abstract, put
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tasks.interface import Task
-from convnext_jax.tasks.make import data_for_task, make_task
+from convnext_jax.tasks.make import data_for_task, make_task, task_without_data
 from convnext_jax.train.compiler import StepCompiler
 from convnext_jax.train.state import TrainState, init_state
 from convnext_jax.train.step import MOST_STEPS, StepSpec
@@ -285,16 +285,14 @@ def load_data(experiment: Experiment, peers: Peers) -> Dataset:
 
 def check_without_data(experiment: Experiment) -> None:
     """Raises UserError for what a configuration alone cannot tell, and what needs no data."""
-    best_metric(experiment, _any_task(experiment))
+    task = task_without_data(experiment)
+    best_metric(experiment, task)
     if experiment.optim.name == "muon":  # the one optimizer that does not take any model
-        make_optimizer(
-            experiment.optim, lambda step: 0.0, _abstract_model(experiment, _any_task(experiment), in_channels=3)
-        )
+        make_optimizer(experiment.optim, lambda step: 0.0, _abstract_model(experiment, task, in_channels=3))
 
 
 def check_against_data(experiment: Experiment, dataset: Dataset, sharding: Sharding) -> None:
     """Raises UserError for whatever can be known to be wrong once the data and the devices are known."""
-    make_task(experiment, num_classes=len(dataset.class_names), mask_classes=len(dataset.mask_names))
     count, height, width = dataset.train.images.shape[:3]
     if experiment.data.resident == "always" and isinstance(dataset.train.images, EncodedImages):
         raise UserError(
@@ -435,11 +433,6 @@ def _source(experiment: Experiment, split: ResidentSplit | Split, sharding: Shar
         return ResidentSource(split, seed=seed, batch_size=batch_size, sharding=sharding)
     steps = most_steps(experiment)
     return StreamingSource(split, seed=seed, batch_size=batch_size, sharding=sharding, most_steps=steps)
-
-
-def _any_task(experiment: Experiment) -> Task:
-    """Returns the task of an experiment whose data are not known yet, as if they had one class of everything."""
-    return make_task(experiment, num_classes=1, mask_classes=1)
 
 
 def _abstract_model(experiment: Experiment, task: Task, *, in_channels: int) -> AbstractModel:

@@ -10,7 +10,7 @@ from convnext_jax.errors import writing
 from convnext_jax.run.prepare import Run
 from convnext_jax.storage.files import write_json
 from convnext_jax.workdir.best_metric import best_metric
-from convnext_jax.workdir.metrics_log import figure_name, read_metrics
+from convnext_jax.workdir.metrics_log import LABELS, figure_name, read_metrics
 
 
 def write_summary(run: Run, parameters: int) -> dict[str, Any]:
@@ -20,7 +20,8 @@ def write_summary(run: Run, parameters: int) -> dict[str, Any]:
 
     workdir, plan = run.output.workdir, run.plan
     lines = read_metrics(workdir / "metrics.jsonl")
-    main = figure_name(plan.split, next(iter(plan.spec.task.metrics)))
+    metric = next(iter(plan.spec.task.metrics))
+    main = figure_name(plan.split, metric)
     evaluations = [line for line in lines if main in line] or [_saved_evaluation(run)]
     speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
     names = [name for name in evaluations[-1] if name in ("step", "epoch") or name.startswith(plan.split)]
@@ -39,8 +40,7 @@ def write_summary(run: Run, parameters: int) -> dict[str, Any]:
     if plan.rollbacks:
         summary["rollbacks"] = [dataclasses.asdict(rollback) for rollback in plan.rollbacks]
     model, data = plan.experiment.model.name, plan.experiment.data.name
-    figure = {"top1": "top-1", "mean_iou": "mean IoU"}[main.rpartition("/")[2]]
-    title = f"{model} on {data}: {plan.split} {figure} {summary['final'][main]:.2%}"
+    title = f"{model} on {data}: {plan.split} {LABELS[metric]} {summary['final'][main]:.2%}"
     with writing(workdir, "--workdir"):
         write_json(workdir / "summary.json", summary)
         if lines:

@@ -14,6 +14,14 @@ def data_for_task(experiment: Experiment, dataset: Dataset) -> Dataset:
     return dataset if experiment.task.has_masks else dataset.without_masks()
 
 
+def task_without_data(experiment: Experiment) -> Task:
+    """Returns the task of an experiment whose data are not known, as if they had one class of everything.
+
+    What does not depend on the number of classes is right, such as the names of the figures.
+    """
+    return make_task(experiment, num_classes=1, mask_classes=1)
+
+
 def make_task(experiment: Experiment, *, num_classes: int, mask_classes: int) -> Task:
     """Returns the task that an experiment names.
 

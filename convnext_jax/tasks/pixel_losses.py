@@ -35,8 +35,7 @@ def pixel_cross_entropies(logits: jax.Array, masks: jax.Array, smoothing: float 
       masks: the class of each pixel, [B,H,W].
       smoothing: a, in [0, 1).
     """
-    # A choice among all classes, and not a look-up: the gradient of that is a scatter, which takes as long on a CPU as
-    # the rest of the step.
+    # A choice among all classes, and not a look-up, whose gradient is a scatter, which is slow on a CPU.
     is_own = jnp.arange(logits.shape[-1]) == _classes(masks)[..., None]
     own = jnp.where(is_own, logits, 0.0).sum(-1)
     losses = jax.nn.logsumexp(logits, axis=-1) - (1.0 - smoothing) * own

@@ -160,12 +160,52 @@ class Segmentation:
         }
 
 
-def confusion_figures(confusion: np.ndarray) -> dict[str, Any]:
-    """Returns the figures that follow from the pixels of each class and what they were taken for.
+@dataclasses.dataclass(frozen=True)
+class Overlaps:
+    """How many pixels the true and the predicted classes share. Sums over images add up.
 
     Of a class, with tp its pixels that were found, fp those of others that were taken for it, and fn its pixels that
     were missed: ``IoU = tp / (tp + fp + fn)``, ``Dice = 2 tp / (2 tp + fp + fn)``. A class that is neither in the masks
     nor in the predictions has none, and is left out of the means.
+
+    Attributes:
+      right: pixels of each class that were taken for it, [...,K].
+      true: its pixels, [...,K].
+      predicted: pixels that were taken for it, [...,K]. In none of them ignored pixels count.
+    """
+
+    right: np.ndarray
+    true: np.ndarray
+    predicted: np.ndarray
+
+    def __getitem__(self, index: Any) -> "Overlaps":
+        return Overlaps(self.right[index], self.true[index], self.predicted[index])
+
+    @property
+    def exists(self) -> np.ndarray:
+        """Whether each class is in the masks or in the predictions, bool [...,K]."""
+        return self.true + self.predicted > 0
+
+    def iou(self) -> np.ndarray:
+        """Returns the IoU of each class, float64 [...,K], 0 of those that do not exist."""
+        return self.right / np.maximum(self.true + self.predicted - self.right, 1)
+
+    def dice(self) -> np.ndarray:
+        """Returns the Dice coefficient of each class, float64 [...,K], 0 of those that do not exist."""
+        return 2 * self.right / np.maximum(self.true + self.predicted, 1)
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """Returns ``mean_iou``, ``dice`` and ``pixel_accuracy``, float64 [...]."""
+        count = np.maximum(self.exists.sum(-1), 1)
+        return {
+            "mean_iou": self.iou().sum(-1) / count,
+            "dice": self.dice().sum(-1) / count,
+            "pixel_accuracy": self.right.sum(-1) / np.maximum(self.true.sum(-1), 1),
+        }
+
+
+def confusion_figures(confusion: np.ndarray) -> dict[str, Any]:
+    """Returns the figures that follow from the pixels of each class and what they were taken for; see `Overlaps`.
 
     >>> confusion_figures(np.array([[3, 1], [0, 4]]))["mean_iou"]
     0.775
@@ -177,17 +217,13 @@ def confusion_figures(confusion: np.ndarray) -> dict[str, Any]:
       ``mean_iou``, ``dice`` and ``pixel_accuracy``; under ``iou``, ``dice_by_class`` and ``pixels`` a list of K, with
       None for a class that has no figure.
     """
-    right = np.diag(confusion).astype(np.float64)
-    there, taken = confusion.sum(1), confusion.sum(0)
-    union = there + taken - right
-    exists = union > 0
-    iou = np.divide(right, union, out=np.zeros_like(right), where=exists)
-    dice = np.divide(2 * right, there + taken, out=np.zeros_like(right), where=exists)
+    overlaps = Overlaps(np.diag(confusion), confusion.sum(1), confusion.sum(0))
+    of_classes = {"iou": overlaps.iou(), "dice_by_class": overlaps.dice()}
     return {
-        "mean_iou": float(iou[exists].mean()) if exists.any() else 0.0,
-        "dice": float(dice[exists].mean()) if exists.any() else 0.0,
-        "pixel_accuracy": float(right.sum() / max(confusion.sum(), 1)),
-        "iou": [float(value) if known else None for value, known in zip(iou, exists, strict=True)],
-        "dice_by_class": [float(value) if known else None for value, known in zip(dice, exists, strict=True)],
-        "pixels": there.tolist(),
+        **{name: float(value) for name, value in overlaps.figures().items()},
+        **{
+            name: [float(value) if exists else None for value, exists in zip(values, overlaps.exists, strict=True)]
+            for name, values in of_classes.items()
+        },
+        "pixels": overlaps.true.tolist(),
     }

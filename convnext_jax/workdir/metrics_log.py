@@ -12,6 +12,15 @@ from convnext_jax.workdir.growing_file import GrowingFile
 from convnext_jax.workdir.tensorboard import EventFile
 
 Line = dict[str, float]
+# The figures of all tasks in words. Of a task's own the first is the one that it is judged by.
+LABELS = {
+    "mean_iou": "mean IoU",
+    "dice": "Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "top1": "top-1",
+    "top5": "top-5",
+    "loss": "loss",
+}
 
 
 def figure_name(split: str, metric: str) -> str:

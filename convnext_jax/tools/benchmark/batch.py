@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from convnext_jax.batches.resident import ResidentSource, abstract_split
 from convnext_jax.config import Experiment
-from convnext_jax.data.dataset import Split
 from convnext_jax.data.registry import Extent
 from convnext_jax.errors import UserError
 from convnext_jax.memory import device_text, memory_limit, program_bytes, size_text
 from convnext_jax.precision import precision_of
 from convnext_jax.report.tables import plain_table
 from convnext_jax.sharding import Sharding
+from convnext_jax.tasks.make import data_for_task
 from convnext_jax.tools.benchmark.programs import plan_noise, seen_extent
+from convnext_jax.tools.benchmark.stand_in_data import shapes_as_dataset
 from convnext_jax.tools.benchmark.timing import say
 from convnext_jax.train.step import lower_train_steps
 
@@ -155,11 +155,8 @@ def training_bytes(experiment: Experiment, extent: Extent, sharding: Sharding) -
     spec = dataclasses.replace(plan.spec, image_size=max(experiment.run.image_sizes, default=None))
 
     def needed(batch_size: int) -> int | None:
-        shape = (extent.train_examples or batch_size, extent.height, extent.width, extent.channels)
-        # Arrays of no memory, for their shapes.
-        images, labels = np.broadcast_to(np.uint8(0), shape), np.broadcast_to(np.int32(0), shape[:1])
-        masks = np.broadcast_to(np.uint8(0), shape[:3]) if experiment.task.has_masks else None
-        split = abstract_split(Split(images, labels, masks), sharding)
+        whole = dataclasses.replace(extent, train_examples=extent.train_examples or batch_size)
+        split = abstract_split(data_for_task(experiment, shapes_as_dataset(whole)).train, sharding)
         source = ResidentSource(split, seed=0, batch_size=batch_size, sharding=sharding)
         try:
             used = program_bytes(lower_train_steps(dataclasses.replace(spec, source=source), plan.state).compile())

@@ -13,7 +13,7 @@ import numpy as np
 from convnext_jax.batches.preprocess import normalize
 from convnext_jax.batches.source import Batch, labels_of
 from convnext_jax.config import AugmentConfig, Experiment
-from convnext_jax.data.dataset import Dataset, Split
+from convnext_jax.data.dataset import Dataset
 from convnext_jax.data.registry import Extent
 from convnext_jax.models.costs import count_macs
 from convnext_jax.models.parameters import merge_model
@@ -27,6 +27,7 @@ from convnext_jax.run.prepare import (
 )
 from convnext_jax.sharding import Sharding
 from convnext_jax.tasks.make import data_for_task
+from convnext_jax.tools.benchmark.stand_in_data import noise_as_dataset
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import Metrics, StepSpec, lower_train_steps, train_step
 
@@ -140,15 +141,7 @@ def plan_noise(
     Raises:
       UserError: the batch cannot be split over the devices, or the images are too small for the model.
     """
-    rng = np.random.default_rng(0)
-    batch_size, channels = experiment.run.batch_size, extent.channels
-    images = rng.integers(0, 256, (batch_size, extent.height, extent.width, channels), np.uint8)
-    labels = np.arange(batch_size, dtype=np.int32) % max(extent.num_classes, 1)
-    masks = rng.integers(0, extent.mask_classes, images.shape[:3], np.uint8) if extent.mask_classes else None
-    split = Split(images, labels, masks)
-    names, mask_names = (tuple(map(str, range(count))) for count in (extent.num_classes, extent.mask_classes))
-    mean, std = np.full(channels, 0.5, np.float32), np.full(channels, 0.25, np.float32)
-    dataset = data_for_task(experiment, Dataset("noise", split, split, names, mean, std, mask_names=mask_names))
+    dataset = data_for_task(experiment, noise_as_dataset(extent, experiment.run.batch_size))
     if not augmented:
         experiment = dataclasses.replace(
             experiment,

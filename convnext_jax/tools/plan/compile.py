@@ -9,11 +9,11 @@ import numpy as np
 
 from convnext_jax.batches.streaming import is_streamed
 from convnext_jax.config import Experiment
-from convnext_jax.data.dataset import Dataset, Split
 from convnext_jax.data.registry import Extent
 from convnext_jax.run.prepare import RunPlan, check_against_data, make_plan
 from convnext_jax.sharding import Sharding
 from convnext_jax.tasks.make import data_for_task
+from convnext_jax.tools.benchmark.stand_in_data import shapes_as_dataset
 from convnext_jax.train.step import lower_train_steps
 
 
@@ -61,20 +61,6 @@ def compile_run(experiment: Experiment, extent: Extent, sharding: Sharding, limi
             raise
         refusal = next(line for line in str(error).splitlines() if line.strip())[:300]
     return CompiledRun(plan, program, refusal, time.perf_counter() - started)
-
-
-def shapes_as_dataset(extent: Extent, validation_fraction: float = 0.0) -> Dataset:
-    """Returns a data set of a size whose arrays take no memory. Of the examples that are tested on it has one."""
-    count = round((extent.train_examples or 0) * (1 - validation_fraction))
-
-    def split(count: int) -> Split:
-        shape = (count, extent.height, extent.width, extent.channels)
-        masks = np.broadcast_to(np.uint8(0), shape[:3]) if extent.mask_classes else None
-        return Split(np.broadcast_to(np.uint8(0), shape), np.broadcast_to(np.int32(0), shape[:1]), masks)
-
-    mean, std = np.full(extent.channels, 0.5, np.float32), np.full(extent.channels, 0.25, np.float32)
-    names, mask_names = (tuple(map(str, range(count))) for count in (extent.num_classes, extent.mask_classes))
-    return Dataset("shapes", split(count), split(1), names, mean, std, mask_names=mask_names)
 
 
 def memory_by_kind(run: CompiledRun) -> dict[str, int]:

@@ -11,10 +11,9 @@ from typing import Any
 from convnext_jax.errors import UserError, first_line
 from convnext_jax.report.tables import markdown_table
 from convnext_jax.storage.files import parse_json, write_json, write_text
-from convnext_jax.tasks.interface import Task
-from convnext_jax.tasks.make import make_task
+from convnext_jax.tasks.make import task_without_data
 from convnext_jax.tools.sweep.points import Point, in_words
-from convnext_jax.workdir.best_metric import best_metric
+from convnext_jax.workdir.best_metric import BestMetric, best_metric
 from convnext_jax.workdir.claim import seed_runs
 from convnext_jax.workdir.metrics_log import figure_name, read_metrics
 
@@ -76,21 +75,20 @@ class Outcome:
         return [cells.get(name, "") for name in names]
 
     @property
+    def _metric(self) -> BestMetric:
+        experiment = self.point.experiment
+        return best_metric(experiment, task_without_data(experiment))
+
+    @property
     def judged_by(self) -> str:
         """The name of the figure that it is ranked by: the one that its best checkpoint is chosen by."""
-        return figure_name("validation", best_metric(self.point.experiment, _task_of(self.point)).name)
+        return figure_name("validation", self._metric.name)
 
     def score(self) -> tuple[float, float]:
         """Returns what it is ranked by, the higher the better: its metric, and the loss for equals."""
         if self.figures is None:
             return -math.inf, -math.inf
-        metric = best_metric(self.point.experiment, _task_of(self.point))
-        return metric.score(self.figures), -self.figures["validation/loss"]
-
-
-def _task_of(point: Point) -> Task:
-    """Returns the task of a point, whose figures have the same names whatever the number of classes."""
-    return make_task(point.experiment, num_classes=1, mask_classes=1)
+        return self._metric.score(self.figures), -self.figures["validation/loss"]
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
