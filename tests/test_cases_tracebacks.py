@@ -75,12 +75,12 @@ CONFIG_FIELDS = {
 WORKDIR = ("--workdir", "{tmp}/run")
 COMMANDS = (
     Command(
-        "train",
+        "convnext_jax.tools.train",
         ("--config", CONFIG, "--workdir", "{tmp}/new"),
         {"--config": A_FILE, "--workdir": NEW_FOLDER | BUCKET, **CONFIG_FIELDS},
     ),
     Command(
-        "evaluate",
+        "convnext_jax.tools.evaluate",
         WORKDIR,
         {
             "--workdir": A_FOLDER | BUCKET,
@@ -110,6 +110,18 @@ COMMANDS = (
         "convnext_jax.tools.compare_networks",
         ("lenet5",),
         {"network": NAME, "--json": NEW_FILE, "--picture": NEW_FILE},
+    ),
+    Command(
+        "convnext_jax.tools.export",
+        (*WORKDIR, "--format", "timm", "--output", "{tmp}/new"),
+        {
+            "--workdir": A_FOLDER | BUCKET,
+            "--format": NAME,
+            "--output": NEW_FOLDER,
+            "--step": ALWAYS,
+            "--weights": NAME,
+            "--dtype": NAME,
+        },
     ),
     Command(
         "convnext_jax.tools.import_torch",
@@ -168,6 +180,12 @@ COMMANDS = (
     Command("benchmarks.checkpoint_cost", ("--config", CONFIG), {"--config": A_FILE, "--output": NEW_FILE}),
     Command("benchmarks.streaming", (), {"--output": NEW_FILE}),
     Command("benchmarks.convolution_gradients", (), {"--output": NEW_FILE}),
+    Command(
+        "benchmarks.exported_models",
+        ("{tmp}/folder", "--workdir", "{tmp}/run", "--output", "{tmp}/new.json"),
+        {"FOLDER": A_FOLDER, "--output": NEW_FILE},
+    ),
+    Command("benchmarks.figures", (), {}),
     Command("benchmarks.evaluation_cost", WORKDIR, {"--workdir": A_FOLDER, "--output": NEW_FILE}),
     Command(
         "benchmarks.compare",
@@ -270,7 +288,6 @@ def test_no_command_is_missing():
     tools = ROOT / "convnext_jax" / "tools"
     names = {f"convnext_jax.tools.{path.stem}" for path in tools.glob("*.py") if "run_main(main)" in path.read_text()}
     names |= {f"convnext_jax.tools.{path.parent.name}.__main__" for path in tools.glob("*/__main__.py")}
-    names |= {path.stem for path in ROOT.glob("*.py")}
     programs = (path for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
     names |= {f"benchmarks.{path.stem}" for path in programs}
     assert names == {command.module for command in COMMANDS}

@@ -4,12 +4,24 @@ import jax
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
 from convnext_jax import data
 from convnext_jax.config import DataConfig
 from convnext_jax.data.superclasses import CIFAR100
-from convnext_jax.evaluate.figures import accuracy_figures, class_figures, ranks, superclass_figures
+from convnext_jax.evaluate.figures import (
+    accuracy_figures,
+    class_figures,
+    confusion_counts,
+    ranks,
+    superclass_figures,
+)
 from convnext_jax.tasks.classification import Classification
 
 RNG = np.random.default_rng(0)
@@ -40,21 +52,16 @@ def test_accuracy_and_loss_are_those_of_the_training():
     assert np.isnan(figures["loss"]) and np.isnan(expected["loss"])
 
 
-def test_precision_and_recall_follow_from_the_confusion_matrix():
-    predicted = LOGITS.argmax(-1)
-    names = [f"class {number}" for number in range(9)]
-    confusion = confusion_matrix(LABELS, predicted)
-    for number, figures in enumerate(class_figures(predicted, LABELS, names).values()):
-        hits = confusion[number, number]
-        precision, recall = hits / confusion[:, number].sum(), hits / confusion[number].sum()
-        assert figures == pytest.approx(
-            {
-                "precision": precision,
-                "recall": recall,
-                "f1": 2 * precision * recall / (precision + recall),
-                "examples": confusion[number].sum(),
-            }
-        )
+def test_precision_and_recall_are_scikit_learn_s():
+    predicted = np.where(LOGITS.argmax(-1) == 3, 4, LOGITS.argmax(-1))  # one class is never predicted
+    names = [f"class {number}" for number in range(10)]  # and one has no examples
+    columns = precision_recall_fscore_support(LABELS, predicted, labels=range(10), zero_division=0)
+    expected = [
+        dict(zip(("precision", "recall", "f1", "examples"), row, strict=True)) for row in zip(*columns, strict=True)
+    ]
+    assert list(class_figures(predicted, LABELS, names).values()) == expected
+    counted = confusion_matrix(LABELS, predicted, labels=range(10))
+    np.testing.assert_array_equal(confusion_counts(predicted, LABELS, 10), counted)
 
 
 def test_a_class_that_never_comes_up_has_zeros():

@@ -28,6 +28,7 @@ LAYERS = (
     ("workdir",),
     ("evaluate",),
     ("report",),
+    ("export",),
     ("run",),
     ("tools",),
 )
@@ -98,6 +99,14 @@ def test_the_command_line_loads_nothing_slow():
     modules = modules_after("import train, evaluate")
     assert "convnext_jax.tools.command_line" in modules
     assert not modules & SLOW
+
+
+def test_the_console_script_loads_no_other_package():
+    modules = modules_after("import convnext_jax.tools.cli")
+    others = {name.partition(".")[0] for name in modules if not name.startswith("_")} - sys.stdlib_module_names
+    bare = {name.partition(".")[0] for name in modules_after("")}
+    assert others - bare == {"convnext_jax"}
+    assert not modules & {"argparse", "convnext_jax.tools.command_line", "convnext_jax.tools.train"}
 
 
 def test_a_mistake_outside_of_the_network_is_found_without_jax():

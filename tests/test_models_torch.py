@@ -118,6 +118,16 @@ def test_to_pytorch_and_back_is_the_identity(name: str) -> None:
         ("convnext_atto", "transformers", "classifier.bias", (13,)),
         ("convnextv2_atto", "timm", "stages.2.blocks.5.mlp.grn.bias", (640,)),
         ("convnext_tiny", "timm", "head.norm.weight", (768,)),
+        ("convnext_tiny", "torchvision", "features.0.0.weight", (96, 3, 4, 4)),
+        ("convnext_tiny", "torchvision", "features.4.0.bias", (192,)),
+        ("convnext_tiny", "torchvision", "features.6.1.weight", (768, 384, 2, 2)),
+        ("convnext_tiny", "torchvision", "features.5.8.layer_scale", (384, 1, 1)),
+        ("convnext_tiny", "torchvision", "features.1.2.block.0.weight", (96, 1, 7, 7)),
+        ("convnext_tiny", "torchvision", "features.7.0.block.3.weight", (3072, 768)),
+        ("convnext_tiny", "torchvision", "features.7.0.block.5.bias", (768,)),
+        ("convnext_tiny", "torchvision", "features.7.0.block.2.bias", (768,)),
+        ("convnext_tiny", "torchvision", "classifier.0.weight", (768,)),
+        ("convnext_tiny", "torchvision", "classifier.2.weight", (13, 768)),
         ("resnet50", "torchvision", "conv1.weight", (64, 3, 7, 7)),
         ("resnet50", "torchvision", "layer2.0.downsample.0.weight", (512, 256, 1, 1)),
         ("resnet50", "torchvision", "layer4.2.bn3.running_var", (2048,)),
@@ -173,10 +183,17 @@ def test_every_missing_unexpected_and_wrong_name_is_listed() -> None:
     )
 
 
-@pytest.mark.parametrize("layout", ["facebookresearch", "timm", "transformers"])
 @pytest.mark.parametrize(
-    ("there", "asked"),
-    [("convnext_atto", "convnext_femto"), ("convnextv2_atto", "convnext_atto"), ("convnext_small", "convnext_tiny")],
+    ("there", "asked", "layout"),
+    [
+        (there, asked, layout)
+        for there, asked in (
+            ("convnext_atto", "convnext_femto"),
+            ("convnextv2_atto", "convnext_atto"),
+            ("convnext_small", "convnext_tiny"),
+        )
+        for layout in MODELS[there].torch_layouts
+    ],
 )
 def test_weights_of_another_variant_are_recognized(there: str, asked: str, layout: str) -> None:
     message = f"these weights are not {asked}: by their shapes they look like {there}, in {layout}'s names"
@@ -203,7 +220,8 @@ def test_values_that_are_not_finite_are_named() -> None:
     ("state", "message"),
     [
         ({"conv1.weight": np.zeros(3)}, "no weights of convnext_atto in a known layout; they hold conv1.weight"),
-        ({"stem.0.weight": np.zeros((40, 3, 4, 4))}, "there is no classifier, head.fc.bias"),
+        ({"head.fc.bias": np.zeros((40, 3))}, "head.fc.bias, of the classifier, is 40x3, not one number a class"),
+        ({"stem.0.weight": np.zeros((40, 3, 4, 4))}, "these weights, in timm's names, are not convnext_atto: missing"),
     ],
 )
 def test_what_is_no_convnext_is_said_to_be_none(state: dict, message: str) -> None:
@@ -216,6 +234,27 @@ def test_variants_that_pytorch_does_not_have_are_refused() -> None:
         UserError, match="there are no PyTorch checkpoints of convnext_multiscale; those of convnext_at"
     ):
         import_state_dict(zeros("convnext_atto", "timm"), "convnext_multiscale")
+
+
+# --- a backbone alone
+
+
+@pytest.mark.parametrize("layout", ["facebookresearch", "timm", "transformers", "torchvision"])
+def test_a_backbone_without_a_classifier_is_something_to_start_from(tmp_path: Path, layout: str) -> None:
+    params = draw(shapes("convnext_atto")[0])
+    state = export_state_dict(MODELS["convnext_atto"], layout, params)
+    ends = {"timm": "head.", "transformers": ("classifier.", "layernorm."), "torchvision": "classifier."}
+    end = ends.get(layout, ("head.", "norm."))
+    save_file({name: array for name, array in state.items() if not name.startswith(end)}, tmp_path / "a.safetensors")
+    done = run(tmp_path / "a.safetensors", "--model", "convnext_atto", "--output", tmp_path / "out")
+    assert f"convnext_atto without a classifier, in {layout}'s names" in done.stdout, done.stderr
+    with pytest.raises(UserError, match="holds a backbone without a classifier; train one from it with"):
+        load_model(tmp_path / "out")
+    model = create_model("convnext_atto", num_classes=3, init_from=str(tmp_path / "out"))
+    started = flat(split_model(model)[1])
+    assert started["head/kernel"].shape[1] == 3
+    for path in ("stem/conv/kernel", "stages/3/blocks/1/project/bias"):
+        np.testing.assert_array_equal(started[path], params[path])
 
 
 # --- the command

@@ -281,8 +281,7 @@ def test_a_signal_is_passed_on_and_the_point_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: str
 ):
     (tmp_path / "train.py").write_text(STAND_IN.format(number=number))
-    for module in (runner, command):
-        monkeypatch.setattr(module, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(runner, "TRAIN", (str(tmp_path / "train.py"),))
     (point,) = points_of(tmp_path, "[{}]")
     monkeypatch.setattr(
         sys, "argv", ["sweep", str(tmp_path / "sweep.py"), "--workdir", str(tmp_path / "runs"), HELD_OUT]

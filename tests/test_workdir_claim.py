@@ -46,6 +46,7 @@ OTHERWISE_CARRIED_OUT = {
     "keep_best": 3,
     "keep_latest": 5,
     "steps_per_dispatch": 3,
+    "tracker": "wandb",
 }
 
 

@@ -95,9 +95,9 @@ def test_only_the_lead_process_writes_and_prints(tmp_path: Path, capsys: pytest.
         output.say("hello")
         output.record(DatasetRecord("x", ("a", "b"), (0.5,), (0.25,)))
         output.begin(0)
-        output.open_log(0, 10, 5)
+        output.open_log(0, 10, 5, Experiment())
         output.figures(5, {"train/loss": 1.0})
-        output.close_log()
+        output.close_log(completed=True)
     assert [path.name for path in tmp_path.iterdir()] == ["True"]
     assert {path.name for path in (tmp_path / "True").iterdir()} >= {"config.json", "dataset.json", "metrics.jsonl"}
     assert capsys.readouterr().err.count("hello") == 1

@@ -27,6 +27,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("optim", "schedule"): SCHEDULES,
     ("optim", "layer_decay_levels"): ("grouped", "single"),
     ("run", "on_divergence"): ("stop", "rollback"),
+    ("run", "tracker"): ("none", "wandb", "mlflow"),
 }
 
 # (section, field): (lowest, highest, whether the highest itself is allowed)

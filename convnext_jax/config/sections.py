@@ -268,6 +268,9 @@ class RunConfig:
       fsdp: devices that share one copy of the parameters, their average and the optimizer's state, for networks that do
         not fit on one device; divides the number of devices.
       steps_per_dispatch: the most training steps that run on the device in one call, 512 at most. Changes no figure.
+      tracker: where the figures go besides ``metrics.jsonl`` and TensorBoard: ``none``, ``wandb`` (Weights & Biases) or
+        ``mlflow``. The variables of these say which server and project, such as ``WANDB_MODE`` and
+        ``MLFLOW_TRACKING_URI``.
     """
 
     seed: int = 0
@@ -287,6 +290,7 @@ class RunConfig:
     rollback_factor: float = 0.5
     fsdp: int = 1
     steps_per_dispatch: int = 20
+    tracker: str = "none"
 
     @property
     def evaluation_size(self) -> int | None:

@@ -10,22 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from convnext_jax.batches.preprocess import Normalization, normalize, resize
-from convnext_jax.errors import UserError, check
+from convnext_jax.batches.preprocess import normalize, resize
+from convnext_jax.errors import check
 from convnext_jax.evaluate.grad_cam import explainable_stage, grad_cam
+from convnext_jax.evaluate.opened_classifier import open_classifier
 from convnext_jax.evaluate.predictions import Forward, Predictor
-from convnext_jax.evaluate.preprocessing import Preprocessing, preprocessing_of
+from convnext_jax.evaluate.preprocessing import Preprocessing
 from convnext_jax.evaluate.trained_network import (
     BATCH_SIZE,
     Pictures,
     TrainedNetwork,
-    check_weights_name,
-    open_one_seed,
     padded,
 )
-from convnext_jax.models.parameters import Tree, merge_model, split_model
-from convnext_jax.models.registry import load_model
-from convnext_jax.sharding import Sharding, make_mesh
+from convnext_jax.models.parameters import Tree, merge_model
 from convnext_jax.storage.cloud import to_path
 
 
@@ -141,42 +138,13 @@ def load(
       UserError: no such workdir, checkpoint or weights, a run that predicts masks, or the size of the images is not
         known.
     """
-    directory = to_path(workdir)
-    check_weights_name(weights, image_size)
-    if (directory / "model.json").is_file():
-        if (str(step), weights) != ("latest", "raw"):
-            raise UserError(f"{directory} is a folder of weights, without checkpoints; leave step and weights out")
-        return _of_weights(directory, image_size, batch_size)
-    run = open_one_seed(directory)
-    if run.experiment.task.has_masks:
-        raise UserError(
-            f"the run in {directory} predicts masks (config.task.name={run.experiment.task.name}): give --masks DIR, or"
-            " in Python take convnext_jax.evaluate.segmenter.load"
-        )
-    preprocess = preprocessing_of(run, image_size)
-    params, batch_stats = run.restore(run.select(str(step)), weights)
+    opened = open_classifier(to_path(workdir), step=step, weights=weights, image_size=image_size)
     return Classifier(
-        run.forward(),
-        params,
-        batch_stats,
-        classes=run.record.class_names,
-        preprocess=preprocess,
-        batch_size=batch_size,
-    )
-
-
-def _of_weights(directory: Path, image_size: int | None, batch_size: int) -> Classifier:
-    if image_size is None:
-        raise UserError(f"{directory} is a folder of weights, which does not know the size of images; give image_size")
-    model, folder = load_model(directory)
-    model.architecture.check_image_size(image_size, image_size)
-    definition, params, batch_stats = split_model(model)
-    sharding = Sharding(make_mesh())
-    return Classifier(
-        Forward(definition, Normalization(folder.mean, folder.std), None, sharding),
-        *jax.device_put((params, batch_stats), sharding.replicated),
-        classes=folder.class_names,
-        preprocess=Preprocessing(image_size, image_size, folder.mean, folder.std),
+        opened.forward,
+        opened.params,
+        opened.batch_stats,
+        classes=opened.classes,
+        preprocess=opened.preprocess,
         batch_size=batch_size,
     )
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import precision_recall_fscore_support
 
 from convnext_jax.data.superclasses import superclasses_of
 from convnext_jax.evaluate.calibration import brier_scores, equal_mass_bins, equal_width_bins
@@ -73,12 +72,29 @@ def class_figures(
       labels: int [N].
       class_names: K names.
     """
-    score: Any = precision_recall_fscore_support  # its types have an array or a number, depending on an argument
-    columns = score(labels, predicted, labels=range(len(class_names)), zero_division=0)
+    confusion = confusion_counts(predicted, labels, len(class_names))
+    hits, examples, taken = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    columns = {"precision": (hits, taken), "recall": (hits, examples), "f1": (2 * hits, examples + taken)}
+    shares = {name: above / np.maximum(below, 1) for name, (above, below) in columns.items()}
     return {
-        name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "examples": int(examples)}
-        for name, precision, recall, f1, examples in zip(class_names, *columns, strict=True)
+        name: {**{share: float(values[index]) for share, values in shares.items()}, "examples": int(examples[index])}
+        for index, name in enumerate(class_names)
     }
+
+
+def confusion_counts(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns how many examples of each class, the rows, were taken for each class, the columns; int64 [K,K].
+
+    >>> confusion_counts(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+
+    Args:
+      predicted: the class that each example was taken for, int [N].
+      labels: int [N].
+      num_classes: K.
+    """
+    pairs = np.asarray(labels, np.int64) * num_classes + predicted
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def superclass_figures(

@@ -78,8 +78,12 @@ def check_weights_name(weights: str, image_size: int | None) -> None:
     check("image_size", image_size, image_size is None or image_size >= 1, "1 or more")
 
 
-def open_one_seed(directory: Path) -> SavedRun:
+def open_one_seed(directory: Path, dtype: str | None = None) -> SavedRun:
     """Opens a workdir of one seed, wherever its data are.
+
+    Args:
+      directory: the workdir.
+      dtype: what the network computes in; None is what the config says.
 
     Raises:
       UserError: no workdir with checkpoints, or one of several seeds.
@@ -90,4 +94,4 @@ def open_one_seed(directory: Path) -> SavedRun:
             f"{directory} holds {experiment.run.seeds} seeds; take one of them, such as"
             f" {directory}/seed_{experiment.run.seed}"
         )
-    return SavedRun.open(directory, data_dir=None, dtype=None)
+    return SavedRun.open(directory, data_dir=None, dtype=dtype)

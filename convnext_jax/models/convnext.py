@@ -143,19 +143,23 @@ class ConvNeXtArchitecture(Architecture):
 
     @property
     def torch_layouts(self) -> tuple[str, ...]:
-        """See `Architecture.torch_layouts`; only the reference has isotropic networks, nobody has the variants."""
+        """See `Architecture.torch_layouts`; the reference alone has isotropic networks, nobody has the variants."""
         if self.block != "convnext" or self.swin_mlp_stages or self.bilstm2d:
             return ()
-        return LAYOUTS[:1] if self.isotropic else LAYOUTS
+        if self.isotropic:
+            return ("facebookresearch",)
+        return tuple(layout for layout in LAYOUTS if not (self.grn and layout == "torchvision"))
 
     def torch_name(self, path: str, layout: str) -> str:
         """See `Architecture.torch_name`."""
         return torch_name(path, layout, self.depths, isotropic=self.isotropic)
 
     def to_torch(self, path: str, array: np.ndarray, layout: str) -> np.ndarray:
-        """See `Architecture.to_torch`; timm alone has GRN's parameters as vectors."""
+        """See `Architecture.to_torch`; the others have vectors with axes of size one in places."""
         if layout != "timm" and "/grn/" in path:
             return array.reshape(1, 1, 1, -1)
+        if layout == "torchvision" and path.endswith("/layer_scale"):
+            return array.reshape(-1, 1, 1)
         return super().to_torch(path, array, layout)
 
 

@@ -1,12 +1,14 @@
 """The names of ConvNeXt's parameters in PyTorch checkpoints.
 
-Three layouts are in use: that of the reference (facebookresearch/ConvNeXt and ConvNeXt-V2), timm's, and that of Hugging
-Face transformers.
+Four layouts are in use: that of the reference (facebookresearch/ConvNeXt and ConvNeXt-V2), timm's, that of Hugging Face
+transformers, and torchvision's, which has V1 alone.
 """
 
 import re
 
 # Where our parameters are and where theirs are; {i} is a stage, {j} a block of it, {k} a block of the whole network.
+# torchvision counts the stem, the downsampling layers and the stages in one row: {d} is the number of a stage's
+# downsampling layer, {s} that of the stage.
 _PLACES: dict[str, dict[str, str]] = {
     "facebookresearch": {
         "stem/conv": "downsample_layers.0.0",
@@ -50,6 +52,19 @@ _PLACES: dict[str, dict[str, str]] = {
         "norm": "layernorm",
         "head": "classifier",
     },
+    "torchvision": {
+        "stem/conv": "features.0.0",
+        "stem/norm": "features.0.1",
+        "stages/{i}/downsample/norm": "features.{d}.0",
+        "stages/{i}/downsample/conv": "features.{d}.1",
+        "stages/{i}/blocks/{j}/depthwise": "features.{s}.{j}.block.0",
+        "stages/{i}/blocks/{j}/norm": "features.{s}.{j}.block.2",
+        "stages/{i}/blocks/{j}/expand": "features.{s}.{j}.block.3",
+        "stages/{i}/blocks/{j}/project": "features.{s}.{j}.block.5",
+        "stages/{i}/blocks/{j}": "features.{s}.{j}",
+        "norm": "classifier.0",
+        "head": "classifier.2",
+    },
 }
 _ISOTROPIC = {
     "stem/conv": "stem",
@@ -73,6 +88,7 @@ _LEAVES = {
         "gamma": "weight",
         "beta": "bias",
     },
+    "torchvision": {"kernel": "weight", "scale": "weight"},
 }
 
 
@@ -98,4 +114,5 @@ def torch_name(path: str, layout: str, depths: tuple[int, ...], *, isotropic: bo
     places = _ISOTROPIC if isotropic and layout == "facebookresearch" else _PLACES[layout]
     if place not in places:
         raise ValueError(f"{layout} has no name for {path}")
-    return f"{places[place].format(i=i, j=j, k=sum(depths[:i]) + j)}.{_LEAVES[layout].get(leaf, leaf)}"
+    numbered = places[place].format(i=i, j=j, k=sum(depths[:i]) + j, d=2 * i, s=2 * i + 1)
+    return f"{numbered}.{_LEAVES[layout].get(leaf, leaf)}"

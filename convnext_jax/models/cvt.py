@@ -145,7 +145,7 @@ class Embedding(nnx.Module):
         x = self.norm(self.conv(x.astype(self.precision.compute))).astype(self.precision.residual)
         if self.class_token is None:
             return x
-        return jnp.broadcast_to(self.class_token[...].astype(x.dtype), (len(x), 1, x.shape[-1])), x
+        return jnp.broadcast_to(self.class_token[...].astype(x.dtype), (x.shape[0], 1, x.shape[-1])), x
 
 
 class ConvProjection(nnx.Module):

@@ -167,6 +167,11 @@ def load_model(directory: str | Path) -> tuple[Model, ModelFolder]:
       UserError: no such folder, or a damaged one.
     """
     folder = ModelFolder.read(Path(directory))
+    if not folder.class_names:
+        raise UserError(
+            f"{directory} holds a backbone without a classifier; train one from it with"
+            f" config.model.init_from={directory}, or create_model(..., init_from=...)"
+        )
     architecture = _recorded_architecture(folder, Path(directory))
     created = abstract_model(
         lambda: create_model(architecture, num_classes=len(folder.class_names), in_channels=len(folder.mean))

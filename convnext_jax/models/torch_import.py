@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Mapping
 
@@ -25,9 +24,10 @@ class Imported:
     """What was read from a state dict.
 
     Attributes:
-      params: nested dictionaries of float32 arrays, including the head.
+      params: nested dictionaries of float32 arrays. Of a backbone alone, without those after the last stage that the
+        state dict has not.
       batch_stats: the running statistics, of the same kind, empty if there are none.
-      num_classes: outputs of the head.
+      num_classes: outputs of the head, 0 of a backbone alone.
       in_channels: channels of the images.
       layout: whose names the arrays had.
     """
@@ -71,8 +71,14 @@ def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
         raise UserError(f"these are no weights of {name} in a known layout; they hold {first}, ...")
     num_classes = _num_classes(state, architecture, layout)
     in_channels = np.shape(state.get(architecture.torch_name("stem/conv/kernel", layout), np.empty((1, 3))))[1]
-    like = abstract_model(lambda: create_model(architecture, num_classes=num_classes, in_channels=in_channels))
+    like = abstract_model(lambda: create_model(architecture, num_classes=max(num_classes, 1), in_channels=in_channels))
     wanted = {path: leaf.shape for path, leaf in _leaves(like).items()}
+    if not num_classes:  # a backbone alone may lack any layer of the classifier
+        wanted = {
+            path: shape
+            for path, shape in wanted.items()
+            if path.startswith(("stem/", "stages/")) or architecture.torch_name(path, layout) in state
+        }
     arrays: dict[str, np.ndarray] = {}
     missing, wrong, expected = [], [], set()
     flattened = architecture.flattened_channels
@@ -92,7 +98,9 @@ def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
     broken = [path for path, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise UserError(f"values that are not finite: {', '.join(broken)}")
-    params, batch_stats = ({path: arrays[path] for path in flat(tree)} for tree in (like.params, like.batch_stats))
+    params, batch_stats = (
+        {path: arrays[path] for path in flat(tree) if path in arrays} for tree in (like.params, like.batch_stats)
+    )
     return Imported(nested(params), nested(batch_stats), num_classes, in_channels, layout)
 
 
@@ -133,8 +141,8 @@ def from_torch(
         if array.ndim != len(shape):
             return None
         array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-    elif array.size == math.prod(shape) and array.shape[-len(shape) :] == shape:
-        array = array.reshape(shape)  # without the leading axes of size one
+    elif [size for size in array.shape if size != 1] == [size for size in shape if size != 1]:
+        array = array.reshape(shape)  # without axes of size one
     return array if array.shape == shape else None
 
 
@@ -159,10 +167,11 @@ def _recognize_layout(state: Mapping[str, np.ndarray], architecture: Architectur
 
 
 def _num_classes(state: Mapping[str, np.ndarray], architecture: Architecture, layout: str) -> int:
+    """Returns the outputs of the head, 0 if there is none."""
     name = architecture.torch_name("head/bias", layout)
-    bias = state.get(name)
-    if bias is None or bias.ndim != 1 or not bias.size:
-        raise UserError(f"there is no classifier, {name}: a backbone alone, it seems")
+    bias = state.get(name, np.empty(0))
+    if bias.ndim != 1 or (name in state and not bias.size):
+        raise UserError(f"{name}, of the classifier, is {_size(bias.shape)}, not one number a class")
     return bias.size
 
 

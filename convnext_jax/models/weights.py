@@ -35,7 +35,7 @@ class ModelFolder:
       batch_stats: the running statistics, of the same kind, empty if there are none.
       model: the name that the network's architecture started from.
       architecture: all fields of the architecture. Empty in folders that version 0.1 wrote, which kept the stem alone.
-      class_names: the name of each class, in the order of the logits.
+      class_names: the name of each class, in the order of the logits; empty for a backbone alone.
       mean: channel means that images are normalized with, on the scale [0, 1].
       std: channel deviations that images are normalized with.
       source: where the weights came from, in words.
@@ -65,14 +65,18 @@ class ModelFolder:
         """
         if directory.exists():
             raise UserError(f"{directory} exists already; choose another --output")
+        with writing(directory, "--output"), new_folder(directory) as folder:
+            self.write_into(folder, beside=beside)
+
+    def write_into(self, folder: Path, *, beside: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Writes the files of the folder into one that exists; see `write`."""
         arrays = flat(self.params) | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
         card = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:-1]}
-        with writing(directory, "--output"), new_folder(directory) as folder:
-            save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
-            write_json(folder / _CARD, {"format": 2, **card})
-            for name, content in (beside or {}).items():
-                write_json(folder / name, content)
-            write_checksums(folder)
+        save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
+        write_json(folder / _CARD, {"format": 2, **card})
+        for name, content in (beside or {}).items():
+            write_json(folder / name, content)
+        write_checksums(folder)
 
     @classmethod
     def read(cls, directory: Path) -> "ModelFolder":
@@ -155,7 +159,8 @@ def start_from(
 ) -> tuple[Tree, Tree, list[str]]:
     """Puts given weights in the places of freshly drawn ones.
 
-    The head stays fresh if its number of classes differs. A weight of another size is resized if the architecture can.
+    The head stays fresh if its number of classes differs, and with a backbone alone all that comes after the stages. A
+    weight of another size is resized if the architecture can.
     Of a segmentation model the backbone takes the weights, and everything else stays fresh.
 
     Args:
@@ -177,7 +182,10 @@ def start_from(
     if not folder.verified:
         notes.append(UNVERIFIED)
     bias = fresh.get("head/bias")  # a backbone may have no head
-    if bias is not None and bias.size != len(folder.class_names):
+    if not folder.class_names:
+        notes.append("the weights are of a backbone alone, and the classifier is fresh")
+        given = {path: fresh[path] for path in fresh if not path.startswith(("stem/", "stages/"))} | given
+    elif bias is not None and bias.size != len(folder.class_names):
         notes.append(f"a fresh head of {bias.size} classes replaces the one of {len(folder.class_names)}")
         given |= {path: fresh[path] for path in fresh if _is_of_a_head(path)}
     for path, array in given.items():

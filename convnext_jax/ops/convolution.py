@@ -4,16 +4,32 @@ The gradients of XLA's convolutions with few channels or with stride 2 are slow 
 fast everywhere.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp  # noqa: F401  (the example)
 
-from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv, window_conv
+from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv, window_conv, xla_conv
 from convnext_jax.ops.grouped_convolution import grouped_conv
 from convnext_jax.ops.matmul import matmul
 
 # A window is written out up to this many values: the three channels of an image for a 7x7 stem, but not those of a
 # feature map, of which the backward pass would keep each pixel k^2 times.
 _WINDOW_VALUES = 256
+
+_is_plain = contextvars.ContextVar("_is_plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Within the context `conv` is traced as a convolution, whatever its shape, for programs that others run."""
+    token = _is_plain.set(True)
+    try:
+        yield
+    finally:
+        _is_plain.reset(token)
 
 
 def conv(
@@ -49,6 +65,8 @@ def conv(
     sides = [side + sum(zeros) for side, zeros in zip(x.shape[1:3], padding, strict=True)]
     if sides[0] < height or sides[1] < width:
         raise ValueError(f"a window of {height}x{width} pixels is larger than a map of {sides[0]}x{sides[1]}")
+    if _is_plain.get():
+        return xla_conv(Window(stride, padding), x, kernel, groups)
     unpadded = padding == ((0, 0), (0, 0))
     if groups == 1 and unpadded and height == width == stride:
         return _merge_patches(x, kernel)

@@ -51,6 +51,8 @@ matmul.defvjp(_forward, _backward)
 
 def _suits_eigen(x: jax.Array, outputs: int) -> bool:
     rows = math.prod(x.shape[:-1])
+    if not isinstance(rows, int):  # a dynamic batch of jax.export
+        return False
     return x.dtype == jnp.float32 and rows >= _EIGEN_ROWS and x.size * outputs >= _EIGEN_MACS
 
 

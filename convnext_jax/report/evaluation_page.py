@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.metrics import confusion_matrix
 
+from convnext_jax.evaluate.figures import confusion_counts
 from convnext_jax.evaluate.offline import Evaluation
 from convnext_jax.report.confusion import add_confusion
 from convnext_jax.report.evaluation_charts import corruption_chart, curves_chart, reliability_chart
@@ -54,7 +54,7 @@ def evaluation_page(evaluation: Evaluation, *, command: str) -> Page:
     split = "validation" if run.experiment.data.validation_fraction else "test"
     if lines := read_metrics(run.workdir / "metrics.jsonl"):
         page.add("Learning curves", curves_chart(lines, split))
-    add_confusion(page, confusion_matrix(labels, predicted, labels=np.arange(len(names))), names)
+    add_confusion(page, confusion_counts(predicted, labels, len(names)), names)
     page.add(
         "Calibration",
         _calibration_note(evaluation),

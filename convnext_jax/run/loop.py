@@ -88,7 +88,9 @@ class _Training:
     def go_on_to_the_end(self) -> None:
         """Trains, evaluates and saves; raises Diverged and Stopped."""
         output, plan = self._run.output, self._run.plan
-        output.open_log(self._step, plan.total_steps, plan.steps_per_epoch)
+        with self._peers.together():
+            output.open_log(self._step, plan.total_steps, plan.steps_per_epoch, plan.experiment)
+        completed = False
         try:
             if self._to_evaluate:
                 self._evaluate_and_save()
@@ -98,8 +100,9 @@ class _Training:
             message = self._save_and_wait()
             if self._step < plan.total_steps or self._to_evaluate:
                 raise Stopped(f"{self._stopped_by}: {message}")
+            completed = True
         finally:
-            is_whole = output.close_log()
+            is_whole = output.close_log(completed=completed)
         if not is_whole:
             raise SaveFailed(
                 f"{output.workdir / 'metrics.jsonl'} could not be written to its end; summary.json lacks it"

@@ -18,8 +18,10 @@ from convnext_jax.workdir.checkpoint_folder import set_damaged_aside
 from convnext_jax.workdir.claim import write_claim
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock
-from convnext_jax.workdir.metrics_log import MetricsWriter, figure_name
+from convnext_jax.workdir.metrics_log import MetricsWriter, figure_name, read_metrics
 from convnext_jax.workdir.rollbacks import Rollback, write_rollbacks
+from convnext_jax.workdir.tracker import Tracker
+from convnext_jax.workdir.tracking import open_tracker
 
 
 def is_lead_process() -> bool:
@@ -39,6 +41,7 @@ class Output:
         self.workdir = workdir
         self.lead = is_lead_process() if lead is None else lead
         self._log: tuple[MetricsWriter, Progress, int] | None = None
+        self._tracker: Tracker | None = None
 
     def say(self, text: str) -> None:
         """Prints a line on stderr."""
@@ -97,9 +100,16 @@ class Output:
             with self._writing("environment.json") as path:
                 write_json(path, describe_environment() | {"first_step": first_step})
 
-    def open_log(self, first_step: int, total_steps: int, steps_per_epoch: int) -> None:
-        """Opens the log of figures and shows the progress, from the step that this start goes on from."""
+    def open_log(self, first_step: int, total_steps: int, steps_per_epoch: int, experiment: Experiment) -> None:
+        """Opens the log of figures and shows the progress, from the step that this start goes on from.
+
+        Raises:
+          UserError: the log cannot be written, or the tracker cannot be used.
+        """
         if self.lead:
+            lines = read_metrics(self.workdir / "metrics.jsonl")
+            name, settings = experiment.run.tracker, experiment.to_dict()
+            self._tracker = open_tracker(name, self.workdir, settings, lines, first_step)
             with self._writing("metrics.jsonl"):
                 writer = MetricsWriter(self.workdir, first_step)
             self._log = writer, Progress(total_steps, first_step, steps_per_epoch), steps_per_epoch
@@ -110,6 +120,8 @@ class Output:
             writer, progress, steps_per_epoch = self._log
             writer.write(step, step / steps_per_epoch, figures)
             progress.update(step, figures)
+            if self._tracker is not None:
+                self._tracker.log(step, {"epoch": step / steps_per_epoch, **figures})
 
     def flush_log(self) -> None:
         """Writes what the log does not hold yet; see `MetricsWriter.flush`."""
@@ -121,14 +133,22 @@ class Output:
         if self.lead and not (self.workdir / "config.json").exists():
             raise FileNotFoundError(f"{self.workdir / 'config.json'} is gone")
 
-    def close_log(self) -> bool:
-        """Closes the log, and returns whether all of it could be written."""
+    def close_log(self, *, completed: bool) -> bool:
+        """Closes the log, and returns whether all of it could be written.
+
+        Args:
+          completed: whether the run has come to its end.
+        """
         if self._log is None:
             return True
         writer, progress, _ = self._log
         self._log = None
         progress.close()
-        return writer.close()
+        is_whole = writer.close()
+        if self._tracker is not None:
+            self._tracker.close(completed=completed)
+            self._tracker = None
+        return is_whole
 
 
 class Progress:

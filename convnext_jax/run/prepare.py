@@ -46,6 +46,7 @@ from convnext_jax.workdir.claim import has_begun
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock
 from convnext_jax.workdir.rollbacks import Rollback, read_rollbacks
+from convnext_jax.workdir.tracking import check_tracker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,6 +288,7 @@ def check_without_data(experiment: Experiment) -> None:
     """Raises UserError for what a configuration alone cannot tell, and what needs no data."""
     task = task_without_data(experiment)
     best_metric(experiment, task)
+    check_tracker(experiment.run.tracker)
     if experiment.optim.name == "muon":  # the one optimizer that does not take any model
         make_optimizer(experiment.optim, lambda step: 0.0, _abstract_model(experiment, task, in_channels=3))
 

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,9 @@ from convnext_jax.config import (
 from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, EXIT_USAGE, Failure, UserError, first_line
 from convnext_jax.run import standard_streams
 from convnext_jax.tools.arguments import check_path, check_text
+from convnext_jax.tools.cli import CONSOLE_SCRIPT
 from convnext_jax.tools.python_file import read_config_file
+from convnext_jax.tools.shipped import find_file
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
@@ -102,6 +105,20 @@ def _report(message: str, status: int) -> int:
     return status
 
 
+def typed() -> str:
+    """Returns the command line of this process as the user typed it."""
+    program = _program() or shlex.join(["python", sys.argv[0]])
+    return f"{program} {shlex.join(sys.argv[1:])}".strip()
+
+
+def _program() -> str | None:
+    """Returns what stands before the arguments of a command of the package; None for a script, which has its name."""
+    if sys.argv[0].startswith(f"{CONSOLE_SCRIPT} "):
+        return sys.argv[0]
+    module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
+    return f"python -m {module}" if module.startswith("convnext_jax.") else None
+
+
 def print_fields(fields: Mapping[str, object]) -> None:
     """Prints names and values in two columns."""
     width = max(map(len, fields))
@@ -116,10 +133,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str, epilog: str | None = None) -> None:
-        # A command of the package is called by its module, and argparse would print its file.
-        module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
         super().__init__(
-            prog=f"python -m {module}" if module.startswith("convnext_jax.") else None,
+            prog=_program(),
             description=description,
             epilog=epilog,
             allow_abbrev=False,
@@ -163,16 +178,17 @@ def load_experiment(path: str, overrides: Sequence[str]) -> Experiment:
     """Reads a config file and the overrides of the command line.
 
     Args:
-      path: a Python file with ``get_config()``, or ``file.py:argument`` for ``get_config(argument)``.
+      path: a Python file with ``get_config()``, or ``file.py:argument`` for ``get_config(argument)``; or the name of
+        one that comes with the package, see `find_file`.
       overrides: ``--config.section.field=value`` and the like: all that is left of the command line. If they name a
         model of another family than the file does, the fields that the file sets for its own family are dropped.
 
     Raises:
       UserError: no such file, a flag that does not exist, or a configuration that is wrong.
     """
-    file = Path(path.partition(":")[0])
+    name, *argument = path.split(":", 1)
     try:
-        check_file(file)
+        path = ":".join([str(find_file(Path(name), "configs")), *argument])
     except UserError as error:
         raise UserError(f"--config {path}: {error}") from None
     given: dict[str, str] = {}
@@ -278,13 +294,6 @@ def _illegal_value(config: config_dict.ConfigDict, error: flags.IllegalFlagValue
     section, name, value = match.groups()
     fields: Any = config[section]
     return wrong_type(f"config.{section}.{name}", value, fields.get_type(name), may_be_none(f"{section}.{name}"))
-
-
-def check_file(file: Path) -> None:
-    """Raises UserError if there is no such file. The message lists the Python files beside it."""
-    if not file.is_file():
-        there = ", ".join(sorted(map(str, file.parent.glob("*.py")))) or "nothing"
-        raise UserError(f"there is no file {file}; {file.parent} holds {there}")
 
 
 def check_names(experiment: Experiment) -> None:

@@ -18,8 +18,8 @@ from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_folder
 
-# Training scripts put the weights under one of these.
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Training scripts put the weights under one of these; where there are averaged ones, they are what was evaluated.
+_WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict", "model_state_dict")
 # What published checkpoints are fed with: the channel means and deviations of ImageNet.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _UNKNOWN = (0.5, 0.25)
@@ -60,7 +60,8 @@ def main() -> None:
         std=std,
         source=f"{arguments.weights.name}, in {imported.layout}'s names",
     ).write(arguments.output)
-    print(f"{arguments.model} of {imported.num_classes} classes, in {imported.layout}'s names: {arguments.output}")
+    classes = f"of {imported.num_classes} classes" if imported.num_classes else "without a classifier"
+    print(f"{arguments.model} {classes}, in {imported.layout}'s names: {arguments.output}")
     print(f"train from it with --config.model.name={arguments.model} --config.model.init_from={arguments.output}")
 
 
@@ -92,9 +93,10 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         # The first sentence. The next ones advise to run the file's code.
         reason = first_line(error).split(". ")[0] or type(error).__name__
         raise UserError(f"{path} is no checkpoint of weights alone, or cut short ({reason})") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+    found = [name for name in _WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
+    if len(found) > 1:
+        print(f"{path}: of {', '.join(found)} its {found[0]} is taken", file=sys.stderr)
+    content = content[found[0]] if found else content
     if not isinstance(content, Mapping) or not any(torch.is_tensor(value) for value in content.values()):
         raise UserError(f"{path} holds no weights by name")
     if strange := [name for name, value in content.items() if torch.is_tensor(value) and not _is_plain(value)]:

@@ -31,6 +31,7 @@ _NO_IDENTITY = (
     ("run", "rollback_factor"),
     ("run", "rollbacks"),
     ("run", "steps_per_dispatch"),
+    ("run", "tracker"),
 )
 
 

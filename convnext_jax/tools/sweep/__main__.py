@@ -9,13 +9,13 @@ devices' memory. If the system ends one, the others are not affected.
 import sys
 from pathlib import Path
 
-from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, UserError
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_folder
 from convnext_jax.tools.sweep.points import read_points
 from convnext_jax.tools.sweep.results import results_table, write_results
-from convnext_jax.tools.sweep.runner import TRAIN, run_sweep, train_in_process
+from convnext_jax.tools.sweep.runner import run_sweep, train_in_process
 
 
 def main() -> None:
@@ -41,8 +41,6 @@ def main() -> None:
     workdir = arguments.workdir or Path("runs") / arguments.sweep.stem
     check_new_folder("--workdir", workdir)
     points = read_points(arguments.sweep, overrides, workdir)
-    if not TRAIN.is_file():
-        raise UserError(f"there is no {TRAIN}: run the sweep from a checkout of the project")
     outcomes, stopped_by = run_sweep(points, train_in_process)
     if outcomes:
         write_results(outcomes, str(arguments.sweep), workdir)

@@ -11,9 +11,11 @@ from convnext_jax.config import Experiment
 from convnext_jax.data.load import holds_out_test
 from convnext_jax.data.registry import FOLDER_NAMES
 from convnext_jax.errors import UserError
-from convnext_jax.tools.command_line import check_file, check_names, load_experiment
+from convnext_jax.tools.command_line import check_names, load_experiment
 from convnext_jax.tools.python_file import run_file
+from convnext_jax.tools.shipped import find_file
 from convnext_jax.workdir.claim import identity, short_hash
+from convnext_jax.workdir.tracking import check_tracker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ def read_points(file: Path, overrides: Sequence[str], workdir: Path) -> list[Poi
             experiment = load_experiment(base, flags)
             check_names(experiment)
             _check_validation(experiment)
+            check_tracker(experiment.run.tracker)
         except UserError as error:
             raise UserError(f"{file}, point {number}: {error}") from error
         resolved.append((("--config", base, *flags), experiment))
@@ -99,8 +102,7 @@ def _leaf(name: str) -> str:
 
 
 def _read_file(file: Path) -> tuple[str, list[dict[str, Any]]]:
-    check_file(file)
-    content = run_file(file)
+    content = run_file(find_file(file, "sweeps"))
     base, settings = content.get("BASE"), content.get("POINTS")
     if not isinstance(base, str) or not isinstance(settings, list) or not settings:
         raise UserError(

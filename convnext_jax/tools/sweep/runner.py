@@ -4,14 +4,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from convnext_jax.errors import EXIT_TEMPFAIL, writing
 from convnext_jax.run.signals import StopSignals
 from convnext_jax.tools.sweep.points import Point
 from convnext_jax.tools.sweep.results import Outcome, figure_names, ranked
 
-TRAIN = Path(__file__).parents[3] / "train.py"
+TRAIN = ("-m", "convnext_jax.tools.train")
 
 
 def run_sweep(points: Sequence[Point], train: Callable[[Point, StopSignals], int]) -> tuple[list[Outcome], str | None]:
@@ -53,7 +52,7 @@ def train_in_process(point: Point, signals: StopSignals) -> int:
     with writing(point.log, "--workdir"):
         point.workdir.mkdir(parents=True, exist_ok=True)
         log = point.log.open("ab")
-    command = [sys.executable, str(TRAIN), *point.arguments, "--workdir", str(point.workdir)]
+    command = [sys.executable, *TRAIN, *point.arguments, "--workdir", str(point.workdir)]
     # A process group of its own, so that Ctrl-C comes through us alone. A second signal would end the run unsaved.
     with log, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0) as process:
         asked = False

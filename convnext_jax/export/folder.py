@@ -1,0 +1,149 @@
+"""A folder of an exported network: its weights or program, what is needed to use it, and its model card."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from convnext_jax.errors import UserError, writing
+from convnext_jax.evaluate.opened_classifier import OpenedClassifier
+from convnext_jax.export.model_card import model_card
+from convnext_jax.export.onnx_int8 import quantize
+from convnext_jax.export.onnx_model import MODEL_FILE, onnx_model
+from convnext_jax.export.pytorch_files import write_pytorch
+from convnext_jax.export.pytorch_models import pytorch_model
+from convnext_jax.export.stablehlo import PROGRAM_FILE, stablehlo_program
+from convnext_jax.models.weights import ModelFolder
+from convnext_jax.storage.files import new_folder, write_json
+
+PROGRAMS = ("convnext_jax", "onnx", "onnx_int8", "stablehlo")
+_CLASSES_FILE = "classes.json"
+_CHECKED_IMAGES = 8
+
+
+def write_export(network: OpenedClassifier, form: str, directory: Path, data_dir: str | None = None) -> list[str]:
+    """Writes the folder, whole or not at all.
+
+    Args:
+      network: the network.
+      form: one of `PROGRAMS`, or a library or layout of `convnext_jax.export.pytorch_models.formats_of`.
+      directory: the folder to make.
+      data_dir: where the data are on this machine, for ``onnx_int8``; None is where the config says.
+
+    Returns:
+      What was found on the way, a line each.
+
+    Raises:
+      UserError: the network cannot be written in the format, a package is missing, or the folder cannot be written.
+    """
+    with writing(directory, "--output"), new_folder(directory) as folder:
+        if form in PROGRAMS:
+            code, lines = _WRITERS[form](network, folder, data_dir)
+        else:
+            model = pytorch_model(network, form)
+            write_pytorch(network, model, folder)
+            code, lines = model.code, []
+        (folder / "README.md").write_text(model_card(network, form, code, lines), encoding="utf-8")
+    return lines
+
+
+_Written = tuple[str, list[str]]  # the code that loads it, and lines for the user
+
+
+def _write_native(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
+    del data_dir
+    params, batch_stats = jax.device_get((network.params, network.batch_stats))
+    weights = ModelFolder(
+        params=params,
+        batch_stats=batch_stats,
+        model=network.model,
+        architecture=dataclasses.asdict(network.architecture),
+        class_names=network.classes,
+        mean=network.preprocess.mean,
+        std=network.preprocess.std,
+        source=network.origin.text,
+    )
+    weights.write_into(folder)
+    size = network.preprocess.height
+    return f'import convnext_jax\n\nclassifier = convnext_jax.load(".", image_size={size})', []
+
+
+def _write_stablehlo(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
+    del data_dir
+    program = stablehlo_program(network)
+    (folder / PROGRAM_FILE).write_bytes(program)
+    _write_classes(network, folder)
+    call = jax.export.deserialize(bytearray(program)).call
+    line = _compared(network, lambda images: np.asarray(call(images)))
+    return _STABLEHLO_CODE.format(**_shapes(network)), [line]
+
+
+def _write_onnx(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
+    del data_dir
+    model = onnx_model(network)
+    (folder / MODEL_FILE).write_bytes(model.SerializeToString())
+    _write_classes(network, folder)
+    return _ONNX_CODE.format(**_shapes(network)), [_compared(network, _onnx_runtime(folder / MODEL_FILE))]
+
+
+def _write_onnx_int8(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
+    code, _ = _write_onnx(network, folder, None)
+    exact = (folder / MODEL_FILE).rename(folder / "float32.onnx")
+    figures = quantize(network, exact, folder / MODEL_FILE, data_dir)
+    exact.unlink()
+    write_json(folder / "quantization.json", figures)
+    line = (
+        f"top-1 on the {figures['test_images']:,} test images: {figures['top1_int8']:.2%} in 8 bits,"
+        f" {figures['top1_float32']:.2%} in float32; {figures['bytes_int8']:,} bytes instead of"
+        f" {figures['bytes_float32']:,}"
+    )
+    return code, [line]
+
+
+_WRITERS: Mapping[str, Callable[[OpenedClassifier, Path, str | None], _Written]] = {
+    "convnext_jax": _write_native,
+    "onnx": _write_onnx,
+    "onnx_int8": _write_onnx_int8,
+    "stablehlo": _write_stablehlo,
+}
+_STABLEHLO_CODE = """\
+from pathlib import Path
+
+from jax import export
+
+program = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
+logits = program.call(images)  # uint8 {images} -> float32 {logits}"""
+_ONNX_CODE = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+(logits,) = session.run(None, {{"images": images}})  # uint8 {images} -> float32 {logits}"""
+
+
+def _shapes(network: OpenedClassifier) -> dict[str, str]:
+    height, width, channels = network.preprocess.shape
+    return {"images": f"[B,{height},{width},{channels}]", "logits": f"[B,{len(network.classes)}]"}
+
+
+def _write_classes(network: OpenedClassifier, folder: Path) -> None:
+    write_json(folder / _CLASSES_FILE, {"classes": network.classes})
+
+
+def _onnx_runtime(model: Path) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError('onnxruntime is missing: pip install "convnext_jax[onnx]"') from None
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run(None, {"images": images})[0])
+
+
+def _compared(network: OpenedClassifier, call: Callable[[np.ndarray], np.ndarray]) -> str:
+    """Returns how much the logits of an exported program differ from the network's own."""
+    shape = (_CHECKED_IMAGES, *network.preprocess.shape)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    own = np.asarray(jax.jit(network.forward)(network.params, network.batch_stats, images))
+    difference = float(np.abs(call(images) - own).max())
+    return f"largest difference of the logits on {len(images)} random images: {difference:.1e}"
