@@ -11,7 +11,7 @@ from convnext_jax.errors import UserError, writing
 from convnext_jax.evaluate.opened_classifier import OpenedClassifier
 from convnext_jax.export.model_card import model_card
 from convnext_jax.export.onnx_int8 import quantize
-from convnext_jax.export.onnx_model import MODEL_FILE, onnx_model
+from convnext_jax.export.onnx_model import MODEL_FILE, REMEDY, onnx_model
 from convnext_jax.export.pytorch_files import write_pytorch
 from convnext_jax.export.pytorch_models import pytorch_model
 from convnext_jax.export.stablehlo import PROGRAM_FILE, stablehlo_program
@@ -135,7 +135,7 @@ def _onnx_runtime(model: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError('onnxruntime is missing: pip install "convnext_jax[onnx]"') from None
+        raise UserError(f"--format onnx needs onnxruntime: {REMEDY}") from None
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(None, {"images": images})[0])
 

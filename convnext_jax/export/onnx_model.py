@@ -23,7 +23,7 @@ from convnext_jax.ops.convolution import plain_convolutions
 
 MODEL_FILE = "model.onnx"
 OPSET = 21  # ONNX Runtime 1.18 and later have it
-REMEDY = 'pip install jax2onnx onnx onnxruntime, or pip install "convnext_jax[onnx]"'
+REMEDY = "pip install jax2onnx onnx onnxruntime"
 
 
 def onnx_model(network: OpenedClassifier) -> Any:
