@@ -168,6 +168,18 @@ FIGURES: list[Figure] = [
         f"exported_answers{EPYC}",
         ("formats > onnx_int8 > same_answers", "formats > onnx_int8 > largest_difference"),
     ),
+    Figure(
+        "docs/export.md",
+        "| 1 | {:.1f} | {:.1f} | {:.1f} | {:.1f} |",
+        f"exported_times{EPYC}",
+        tuple(f"milliseconds_an_image > 1 > {system}" for system in ("convnext_jax", "timm", "onnx", "stablehlo")),
+    ),
+    Figure(
+        "docs/export.md",
+        "| 64 | {:.2f} | {:.2f} | {:.2f} | {:.2f} |",
+        f"exported_times{EPYC}",
+        tuple(f"milliseconds_an_image > 64 > {system}" for system in ("convnext_jax", "timm", "onnx", "stablehlo")),
+    ),
     Figure("docs/export.md", "within {:.1e} of their largest logit", f"exported_random{EPYC}", ("largest",)),
     Figure("docs/segmentation.md", "![Scenes of digits", f"evaluation_{_SCENES}", ()),
     *_rows(
