@@ -136,7 +136,7 @@ def test_a_stem_that_a_library_does_not_have_is_replaced_in_the_code(network: Op
         ("convnext_tiny", {"layer_scale": 0.0}, "torchvision", "layer_scale=0, and its models have a layer scale in"),
         ("convnext_tiny", {"stem": "conv7x7_patch2"}, "timm", "a stem of one convolution; take onnx, stablehlo or"),
         ("convnext_tiny", {"activation": "relu"}, "torchvision", "model.activation=relu"),
-        ("resnext29_8x64d", {}, "timm", "resnext29_8x64d with model.width=64, and its models have four stages"),
+        ("resnext29_8x64d", {}, "timm", "^--format timm: resnext29_8x64d with model.width=64, .* four stages"),
         ("vit_tiny_patch4", {}, "timm", "made for 32 px and is given 16x16; timm has one size; take onnx"),
         ("swin_tiny_patch2_window4", {}, "timm", "maps of 1 pixels a side and model.window=4, .* no larger than a map"),
     ],
@@ -247,6 +247,13 @@ def test_eight_bits_are_measured_on_the_test_split(tmp_path: Path):
     assert figures["top1_float32"] == pytest.approx(final["test/top1"])
     assert abs(figures["top1_int8"] - figures["top1_float32"]) < 0.1
     assert figures["bytes_int8"] == (tmp_path / "out" / "model.onnx").stat().st_size
+
+
+def test_eight_bits_need_the_data_of_a_run(network: OpenedClassifier, tmp_path: Path):
+    write_export(network, "convnext_jax", tmp_path / "weights")
+    folder = open_classifier(tmp_path / "weights", image_size=16)
+    with pytest.raises(UserError, match="^--format onnx_int8 needs the data of a run: give the workdir of train.py"):
+        write_export(folder, "onnx_int8", tmp_path / "out")
 
 
 # --- the model card

@@ -12,7 +12,7 @@ from convnext_jax.data import Split
 from convnext_jax.data.dataset import IGNORED
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.boundaries import boundary_sums, boundary_tolerance
-from convnext_jax.evaluate.figures import accuracy_figures, class_figures
+from convnext_jax.evaluate.figures import accuracy_figures, class_figures, confusion_counts
 from convnext_jax.evaluate.predictions import Forward, Predictor
 from convnext_jax.evaluate.saved_run import SavedRun
 from convnext_jax.evaluate.selected import AnyEvaluation, Selected, Selection, about_figures
@@ -185,8 +185,7 @@ def confusion_of(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> 
     overlaps = Overlaps(*np.zeros((3, len(truth), num_classes), np.int64))
     for number, (true, taken) in enumerate(zip(truth, predicted, strict=True)):  # one at a time: K x K may be large
         valid = true != IGNORED
-        pairs = true[valid].astype(np.int64) * num_classes + taken[valid]
-        counts = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+        counts = confusion_counts(taken[valid], true[valid], num_classes)
         confusion += counts
         overlaps.right[number], overlaps.true[number] = np.diag(counts), counts.sum(1)
         overlaps.predicted[number] = counts.sum(0)

@@ -7,18 +7,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from convnext_jax.errors import UserError, writing
+from convnext_jax.errors import writing
 from convnext_jax.evaluate.opened_classifier import OpenedClassifier
+from convnext_jax.export import PROGRAMS
 from convnext_jax.export.model_card import model_card
-from convnext_jax.export.onnx_int8 import quantize
-from convnext_jax.export.onnx_model import MODEL_FILE, REMEDY, onnx_model
+from convnext_jax.export.onnx_int8 import data_of, quantize
+from convnext_jax.export.onnx_model import MODEL_FILE, onnx_model, run_onnx
 from convnext_jax.export.pytorch_files import write_pytorch
 from convnext_jax.export.pytorch_models import pytorch_model
 from convnext_jax.export.stablehlo import PROGRAM_FILE, stablehlo_program
 from convnext_jax.models.weights import ModelFolder
 from convnext_jax.storage.files import new_folder, write_json
 
-PROGRAMS = ("convnext_jax", "onnx", "onnx_int8", "stablehlo")
 _CLASSES_FILE = "classes.json"
 _CHECKED_IMAGES = 8
 
@@ -28,7 +28,8 @@ def write_export(network: OpenedClassifier, form: str, directory: Path, data_dir
 
     Args:
       network: the network.
-      form: one of `PROGRAMS`, or a library or layout of `convnext_jax.export.pytorch_models.formats_of`.
+      form: one of `convnext_jax.export.PROGRAMS`, or a library or layout of
+        `convnext_jax.export.pytorch_models.formats_of`.
       directory: the folder to make.
       data_dir: where the data are on this machine, for ``onnx_int8``; None is where the config says.
 
@@ -85,13 +86,14 @@ def _write_onnx(network: OpenedClassifier, folder: Path, data_dir: str | None) -
     model = onnx_model(network)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString())
     _write_classes(network, folder)
-    return _ONNX_CODE.format(**_shapes(network)), [_compared(network, _onnx_runtime(folder / MODEL_FILE))]
+    return _ONNX_CODE.format(**_shapes(network)), [_compared(network, run_onnx(folder / MODEL_FILE))]
 
 
 def _write_onnx_int8(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
+    dataset = data_of(network, data_dir)  # what is wrong with it is said before the work
     code, _ = _write_onnx(network, folder, None)
     exact = (folder / MODEL_FILE).rename(folder / "float32.onnx")
-    figures = quantize(network, exact, folder / MODEL_FILE, data_dir)
+    figures = quantize(exact, folder / MODEL_FILE, dataset)
     exact.unlink()
     write_json(folder / "quantization.json", figures)
     line = (
@@ -129,15 +131,6 @@ def _shapes(network: OpenedClassifier) -> dict[str, str]:
 
 def _write_classes(network: OpenedClassifier, folder: Path) -> None:
     write_json(folder / _CLASSES_FILE, {"classes": network.classes})
-
-
-def _onnx_runtime(model: Path) -> Callable[[np.ndarray], np.ndarray]:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError(f"--format onnx needs onnxruntime: {REMEDY}") from None
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return lambda images: np.asarray(session.run(None, {"images": images})[0])
 
 
 def _compared(network: OpenedClassifier, call: Callable[[np.ndarray], np.ndarray]) -> str:

@@ -18,7 +18,7 @@ from convnext_jax.storage.bounded import read_json
 
 _FIGURES = {"top1": "top-1", "top5": "top-5", "loss": "cross-entropy", "ece": "expected calibration error"}
 _MOST_CLASSES = 20  # that are listed one by one
-_LIBRARIES = {"timm": "timm", "transformers": "transformers"}  # as the Hub knows them
+_LIBRARIES = ("timm", "transformers")  # that the Hub knows by these names
 
 
 def model_card(network: OpenedClassifier, form: str, code: str, findings: Sequence[str] = ()) -> str:
@@ -60,7 +60,7 @@ def _front_matter(network: OpenedClassifier, form: str, title: str, figures: dic
         "tags": ["image-classification", "convnext_jax", form],
     }
     if form in _LIBRARIES:
-        fields["library_name"] = _LIBRARIES[form]
+        fields["library_name"] = form
     if figures:
         accuracy = {"type": "accuracy", "value": round(figures["top1"], 4)}
         name = figures["dataset"]

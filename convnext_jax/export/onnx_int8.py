@@ -8,43 +8,56 @@ from typing import Any
 import numpy as np
 
 from convnext_jax import data
+from convnext_jax.data import Dataset
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.opened_classifier import OpenedClassifier
-from convnext_jax.export.onnx_model import REMEDY
+from convnext_jax.export.onnx_model import REMEDY, run_onnx
 
 CALIBRATION_IMAGES = 512
 _BATCH_SIZE = 32
 
 
-def quantize(network: OpenedClassifier, model: Path, quantized: Path, data_dir: str | None) -> dict[str, Any]:
-    """Writes a model with 8-bit weights and activations, and compares both models on the whole test split.
-
-    The ranges of the activations are those of images of the training split, evenly spaced. Weights have a scale for
-    each channel.
+def data_of(network: OpenedClassifier, data_dir: str | None) -> Dataset:
+    """Returns the data that a network was trained on.
 
     Args:
-      network: the network, with the run that trained it.
-      model: the ONNX model of the network.
-      quantized: the file to write.
-      data_dir: where the data are on this machine; None is where the config says.
-
-    Returns:
-      The accuracy of both models on the test split, and the bytes of both files.
+      network: the network.
+      data_dir: where they are on this machine; None is where the config says.
 
     Raises:
-      UserError: a folder of weights, which knows no data, ONNX Runtime is not installed, or other data than the run's.
+      UserError: a folder of weights, which knows no data, or other data than the run's.
     """
-    try:
-        from onnxruntime import quantization
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise UserError(f"--format onnx_int8 needs {error.name}: {REMEDY}") from error
     run = network.origin.run
     if run is None:
         raise UserError("--format onnx_int8 needs the data of a run: give the workdir of train.py as --workdir")
     config = run.experiment.data
     dataset = run.of_task(data.load(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)))
     run.check_same_data(dataset)
+    return dataset
+
+
+def quantize(model: Path, quantized: Path, dataset: Dataset) -> dict[str, Any]:
+    """Writes a model with 8-bit weights and activations, and compares both models on the whole test split.
+
+    The ranges of the activations are those of images of the training split, evenly spaced. Weights have a scale for
+    each channel.
+
+    Args:
+      model: the file of an ONNX model.
+      quantized: the file to write.
+      dataset: what it was trained on.
+
+    Returns:
+      The accuracy of both models on the test split, and the bytes of both files.
+
+    Raises:
+      UserError: ONNX Runtime is not installed.
+    """
+    try:
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise UserError(f"--format onnx_int8 needs {error.name}: {REMEDY}") from error
     count = min(CALIBRATION_IMAGES, len(dataset.train))
     chosen = np.linspace(0, len(dataset.train) - 1, count).astype(np.int64)
 
@@ -77,11 +90,8 @@ def quantize(network: OpenedClassifier, model: Path, quantized: Path, data_dir: 
 
 
 def _predict(model: Path, images: Any) -> np.ndarray:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    logits = [np.asarray(session.run(None, {"images": batch})[0]) for batch in _batches(images)]
-    return np.concatenate(logits).argmax(-1)
+    answer = run_onnx(model)
+    return np.concatenate([answer(batch) for batch in _batches(images)]).argmax(-1)
 
 
 def _batches(images: Any) -> Iterator[np.ndarray]:

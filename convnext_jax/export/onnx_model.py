@@ -9,6 +9,8 @@ import json
 import logging
 import math
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -66,6 +68,23 @@ def onnx_model(network: OpenedClassifier) -> Any:
         raise UserError(f"--format onnx: jax2onnx cannot convert {network.model} ({first_line(error)})") from error
     onnx.helper.set_model_props(model, {"class_names": json.dumps(network.classes), "source": network.origin.text})
     return model
+
+
+def run_onnx(model: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what a model of `onnx_model` answers in ONNX Runtime on the CPU: images, uint8 [B,H,W,C], to logits.
+
+    Args:
+      model: its file.
+
+    Raises:
+      UserError: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"--format onnx needs onnxruntime: {REMEDY}") from None
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run(None, {"images": images})[0])
 
 
 # --- operations in the forms that become fast operators

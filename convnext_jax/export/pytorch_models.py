@@ -19,7 +19,6 @@ from convnext_jax.models.swin import SwinArchitecture
 from convnext_jax.models.vit import ViTArchitecture
 
 WEIGHTS_FILE = "model.safetensors"
-LIBRARIES = ("timm", "transformers", "torchvision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +74,13 @@ def pytorch_model(network: OpenedClassifier, library: str) -> PyTorchModel:
 
 
 def _timm_convnext(network: OpenedClassifier, architecture: ConvNeXtArchitecture) -> PyTorchModel:
-    patch_size, place = _patch_size(architecture), "model.stem[0]"
-    stem = _new_stem(network, place)
-    if patch_size == 2 and not stem:
-        stem = _conv_lines(place, network.preprocess.shape[2], architecture.dims[0], patch_size, 0)
-    if stem:
-        patch_size = 4  # with 2, timm halves the map once more, before the first stage
+    # After patches of 2 pixels timm halves the map once more, before the first stage.
+    stem = _stem_lines(network, architecture, "model.stem[0]", lambda patch_size: patch_size != 2)
     arguments = {
         "depths": architecture.depths,
         "dims": architecture.dims,
         "kernel_sizes": architecture.kernel_size,
-        "patch_size": patch_size,
+        "patch_size": 4 if stem else _patch_size(architecture),
         "ls_init_value": architecture.layer_scale or None,
         "use_grn": architecture.grn,
         "conv_mlp": False,
@@ -113,7 +108,7 @@ def _transformers_convnext(network: OpenedClassifier, architecture: ConvNeXtArch
         "label2id": {name: number for number, name in names.items()},
         **({} if architecture.grn else {"layer_scale_init_value": architecture.layer_scale}),
     }
-    stem = _new_stem(network, f"model.{version}.embeddings.patch_embeddings")
+    stem = _stem_lines(network, architecture, f"model.{version}.embeddings.patch_embeddings", lambda patch_size: True)
     if stem:
         code = [
             "import torch",
@@ -140,9 +135,10 @@ def _torchvision_convnext(network: OpenedClassifier, architecture: ConvNeXtArchi
         f"CNBlockConfig({inputs}, {outputs}, {depth})"
         for inputs, outputs, depth in zip(dims, dims[1:], architecture.depths, strict=False)
     ]
-    channels, stem = network.preprocess.shape[2], _new_stem(network, "model.features[0][0]")
-    if not stem and (channels, architecture.stem) != (3, "patch4"):
-        stem = _conv_lines("model.features[0][0]", channels, architecture.dims[0], _patch_size(architecture), 0)
+    channels = network.preprocess.shape[2]
+    stem = _stem_lines(
+        network, architecture, "model.features[0][0]", lambda patch_size: (channels, patch_size) == (3, 4)
+    )
     return _loaded(
         "torchvision",
         ["from torchvision.models.convnext import CNBlockConfig, ConvNeXt"],
@@ -153,16 +149,11 @@ def _torchvision_convnext(network: OpenedClassifier, architecture: ConvNeXtArchi
 
 def _facebookresearch_convnext(network: OpenedClassifier, architecture: ConvNeXtArchitecture) -> PyTorchModel:
     if architecture.isotropic:
-        # Its models/convnext_isotropic.py has patches of 16 pixels alone.
-        depth, dim, stem = sum(architecture.depths), architecture.dims[0], _new_stem(network, "model.stem")
-        if not stem and architecture.stem != "patch16":
-            stem = _conv_lines("model.stem", network.preprocess.shape[2], dim, _patch_size(architecture), 0)
-        sizes, module, made = f"depth={depth}, dim={dim}", "convnext_isotropic", "ConvNeXtIsotropic"
+        stem = _stem_lines(network, architecture, "model.stem", lambda patch_size: patch_size == 16)
+        sizes = f"depth={sum(architecture.depths)}, dim={architecture.dims[0]}"
+        module, made = "convnext_isotropic", "ConvNeXtIsotropic"
     else:
-        stem = _new_stem(network, "model.downsample_layers[0][0]")
-        if not stem and architecture.stem != "patch4":
-            channels, dim = network.preprocess.shape[2], architecture.dims[0]
-            stem = _conv_lines("model.downsample_layers[0][0]", channels, dim, _patch_size(architecture), 0)
+        stem = _stem_lines(network, architecture, "model.downsample_layers[0][0]", lambda patch_size: patch_size == 4)
         sizes = f"depths={list(architecture.depths)}, dims={list(architecture.dims)}"
         module, made = ("convnextv2", "ConvNeXtV2") if architecture.grn else ("convnext", "ConvNeXt")
     scale = "" if architecture.grn else f", layer_scale_init_value={architecture.layer_scale}"
@@ -213,12 +204,19 @@ def _patch_size(architecture: ConvNeXtArchitecture) -> int:
     return window.stride
 
 
-def _new_stem(network: OpenedClassifier, place: str) -> list[str]:
-    """Returns the lines that put the network's stem in the place of the library's; none if it has one of patches."""
-    architecture = network.architecture
-    assert isinstance(architecture, ConvNeXtArchitecture)
+def _stem_lines(
+    network: OpenedClassifier, architecture: ConvNeXtArchitecture, place: str, is_built: Callable[[int], bool]
+) -> list[str]:
+    """Returns the lines that put the network's stem in the place of the library's, none if the library builds it.
+
+    Args:
+      network: the network.
+      architecture: that of the network.
+      place: the convolution, in Python.
+      is_built: whether the library builds a stem of patches of a size.
+    """
     (window,) = CONVNEXT_STEMS[architecture.stem]
-    if (window.kernel, window.padding) == (window.stride, 0):
+    if (window.kernel, window.padding) == (window.stride, 0) and is_built(window.kernel):
         return []
     channels, dim = network.preprocess.shape[2], architecture.dims[0]
     return _conv_lines(place, channels, dim, window.kernel, window.padding, stride=window.stride)
@@ -228,12 +226,17 @@ def _new_stem(network: OpenedClassifier, place: str) -> list[str]:
 
 
 def _timm_resnet(network: OpenedClassifier, architecture: ResNetArchitecture) -> PyTorchModel:
-    made = _timm(network, *_resnet_sizes(network, architecture), _resnet_stem(network, architecture), "conv1", "fc")
+    _check_resnet("timm", network, architecture)
+    arguments: dict[str, Any] = {"layers": architecture.depths}
+    if architecture.groups > 1:
+        arguments |= {"cardinality": architecture.groups, "base_width": architecture.width_per_group}
+    name = network.model.removesuffix("_small_stem")
+    made = _timm(network, name, arguments, _resnet_stem(network, architecture), "conv1", "fc")
     return dataclasses.replace(made, layout="torchvision")
 
 
 def _torchvision_resnet(network: OpenedClassifier, architecture: ResNetArchitecture) -> PyTorchModel:
-    _resnet_sizes(network, architecture)
+    _check_resnet("torchvision", network, architecture)
     block = "BasicBlock" if architecture.block == "basic" else "Bottleneck"
     groups = f", groups={architecture.groups}, width_per_group={architecture.width_per_group}"
     depths, stem = list(architecture.depths), _resnet_stem(network, architecture)
@@ -247,15 +250,9 @@ def _torchvision_resnet(network: OpenedClassifier, architecture: ResNetArchitect
     )
 
 
-def _resnet_sizes(network: OpenedClassifier, architecture: ResNetArchitecture) -> tuple[str, dict[str, Any]]:
-    """Returns the name that timm has for a ResNet, and the arguments that it is built with."""
+def _check_resnet(library: str, network: OpenedClassifier, architecture: ResNetArchitecture) -> None:
     if len(architecture.depths) != 4 or architecture.width != 64:
-        raise _no_such("--format", f"{network.model} with model.width={architecture.width}", "four stages, width=64")
-    name = network.model.removesuffix("_small_stem")
-    arguments: dict[str, Any] = {"layers": architecture.depths}
-    if architecture.groups > 1:
-        arguments |= {"cardinality": architecture.groups, "base_width": architecture.width_per_group}
-    return name, arguments
+        raise _no_such(library, f"{network.model} with model.width={architecture.width}", "four stages, width=64")
 
 
 def _resnet_stem(network: OpenedClassifier, architecture: ResNetArchitecture) -> list[str]:

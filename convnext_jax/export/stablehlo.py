@@ -1,6 +1,5 @@
 """A network as one StableHLO program with its weights in it, which a program that has only jax can run."""
 
-import warnings
 from collections.abc import Sequence
 
 import jax
@@ -26,6 +25,5 @@ def stablehlo_program(network: OpenedClassifier, platforms: Sequence[str] = PLAT
     params, batch_stats = jax.device_get((network.params, network.batch_stats))
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *network.preprocess.shape), jnp.uint8)
-    with warnings.catch_warnings():
-        program = jax.jit(lambda images: network.forward(params, batch_stats, images))
-        return bytes(export.export(program, platforms=list(platforms))(images).serialize())
+    program = jax.jit(lambda images: network.forward(params, batch_stats, images))
+    return bytes(export.export(program, platforms=list(platforms))(images).serialize())

@@ -12,6 +12,7 @@ from convnext_jax.models.interface import Architecture
 from convnext_jax.models.parameters import AbstractModel, Tree, abstract_model, flat, nested
 from convnext_jax.models.registry import create_model, named_architecture
 from convnext_jax.models.table import MODELS
+from convnext_jax.models.weights import is_of_backbone
 
 # What PyTorch counts and no network needs.
 _IGNORED = re.compile(r"(^|\.)num_batches_tracked$")
@@ -77,7 +78,7 @@ def import_state_dict(state: Mapping[str, np.ndarray], name: str) -> Imported:
         wanted = {
             path: shape
             for path, shape in wanted.items()
-            if path.startswith(("stem/", "stages/")) or architecture.torch_name(path, layout) in state
+            if is_of_backbone(path) or architecture.torch_name(path, layout) in state
         }
     arrays: dict[str, np.ndarray] = {}
     missing, wrong, expected = [], [], set()

@@ -184,7 +184,7 @@ def start_from(
     bias = fresh.get("head/bias")  # a backbone may have no head
     if not folder.class_names:
         notes.append("the weights are of a backbone alone, and the classifier is fresh")
-        given = {path: fresh[path] for path in fresh if not path.startswith(("stem/", "stages/"))} | given
+        given = {path: fresh[path] for path in fresh if not is_of_backbone(path)} | given
     elif bias is not None and bias.size != len(folder.class_names):
         notes.append(f"a fresh head of {bias.size} classes replaces the one of {len(folder.class_names)}")
         given |= {path: fresh[path] for path in fresh if _is_of_a_head(path)}
@@ -216,6 +216,11 @@ def _start_backbone_from(
     taken, taken_stats, notes = start_from(folder, architecture, own, own_stats)
     stats = batch_stats | ({"backbone": taken_stats} if taken_stats else {})
     return params | {"backbone": taken}, stats, [*notes, rest]
+
+
+def is_of_backbone(path: str) -> bool:
+    """Returns whether a parameter is of the stem or of a stage, and so of a backbone without its classifier."""
+    return path.startswith(("stem/", "stages/"))
 
 
 def _is_of_a_head(path: str) -> bool:

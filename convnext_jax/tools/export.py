@@ -3,7 +3,7 @@
 ``python -m convnext_jax.tools.export --workdir runs/c100 --format onnx --output exported``
 """
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, nearest
 from convnext_jax.precision import DTYPES
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
@@ -58,11 +58,11 @@ def main() -> None:
 
 
 def _check_format(form: str) -> None:
-    from convnext_jax.errors import nearest
+    from convnext_jax.export import PROGRAMS
     from convnext_jax.models.table import MODELS
 
     layouts = {layout for architecture in MODELS.values() for layout in architecture.torch_layouts}
-    known = sorted(layouts | {"timm", "convnext_jax", "onnx", "onnx_int8", "stablehlo"})
+    known = sorted(layouts.union(PROGRAMS))
     if form not in known:
         raise UserError(f"--format {form}: unknown; {nearest(form, known)}")
 
