@@ -78,15 +78,20 @@ def main() -> None:
     else:
         found = compare_random_networks() if arguments.random else compare_answers(arguments.workdir, arguments.folders)
     packages = ("torch", "timm", "transformers", "torchvision", "onnxruntime", "jax2onnx")
-    environment = describe_environment() | {"command": ["python", "-m", "benchmarks.exported_models", *_shown()]}
-    versions = {name: _version(name) for name in packages}
-    write_json(arguments.output, {"environment": environment, "packages": versions, **found})
+    command = ["python", "-m", "benchmarks.exported_models", *shown_arguments()]
+    environment = describe_environment() | {"command": command}
+    write_json(arguments.output, {"environment": environment, "packages": versions_of(*packages), **found})
     print(json.dumps(found, indent=2))
 
 
-def _shown() -> list[str]:
+def shown_arguments() -> list[str]:
     """Returns the arguments without the folders of this machine."""
     return [Path(word).name for word in sys.argv[1:]]
+
+
+def versions_of(*names: str) -> dict[str, str | None]:
+    """Returns the version of each package that is installed."""
+    return {name: _version(name) for name in names}
 
 
 def _version(name: str) -> str | None:

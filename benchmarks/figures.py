@@ -106,6 +106,7 @@ _LOSSES = {"cross_entropy": "2", "dice": "0", "cross_entropy+dice": "1"}
 _CHAOS = (f"chaos{EPYC}", f"chaos_12_kills{EPYC}")
 _TINY, _H100 = f"benchmark_convnext_tiny{EPYC}", "benchmark_convnext_tiny_h100.json"
 _LONG = "cifar100_72epochs_h100.json"
+_OURS_H200, _T_H200 = "multiscale_cifar100_ours_h200.json", "multiscale_cifar100_t_100epochs_h200.json"
 _COST = f"evaluation_cost_cifar100_cpu{EPYC}"
 _SMALL_SAVE, _LARGE_SAVE = (f"checkpoint_cost_{name}{EPYC}" for name in ("cifar100_cpu", "convnext_tiny"))
 _SCENES = f"digit_scenes{EPYC}"
@@ -226,6 +227,13 @@ FIGURES: list[Figure] = [
         [f"points > network={{key}} > validation/{name}" for name in ("top1", "top5", "loss")],
     ),
     Figure("docs/weights.md", "agree with PyTorch's within 3.3e-6", "torch_parity_epyc_2cores.txt", ()),
+    Figure("docs/weights.md", "agree within 7.7e-7 of their largest value", f"imported_weights{EPYC}", ()),
+    Figure(
+        "docs/scaling.md",
+        "| {} | 16 | {:.2f} |",
+        "plan_cifar100_v5e_8x8.json",
+        ("chips", "modeled_step_seconds / 0.001"),
+    ),
     Figure("docs/scaling.md", "`--topology v5e:2x4`, batch {:,}", "plan_cifar100_v5e_2x4.json", ("batch_size",)),
     Figure(
         "docs/scaling.md",
@@ -235,7 +243,7 @@ FIGURES: list[Figure] = [
     ),
     Figure(
         "docs/scaling.md",
-        "{:.4f} hours, {:.3f} chip hours",
+        "{:.3g} hours, {:.3g} chip hours",
         "plan_cifar100_v5e_2x4.json",
         ("hours", "chip_hours"),
     ),
@@ -243,7 +251,7 @@ FIGURES: list[Figure] = [
     Figure("docs/scaling.md", "total                     {:.2f}", "plan_cifar100_v5e_16x16.json", ("cycles / 1e6",)),
     Figure(
         "docs/scaling.md",
-        "{:.4f} hours, {:.2f} chip hours",
+        "{:.3g} hours, {:.3g} chip hours",
         "plan_cifar100_v5e_16x16.json",
         ("hours", "chip_hours"),
     ),
@@ -282,6 +290,18 @@ FIGURES: list[Figure] = [
             "share_of_training_at_the_default_interval",
             "verification_seconds",
         ),
+    ),
+    *(
+        Figure(
+            "docs/papers.md",
+            template,
+            record,
+            ("summary > final > test/top1 / 0.01", "summary > seconds", "summary > images_per_second_median ~ 5"),
+        )
+        for record, template in (
+            (_OURS_H200, "`cifar100_adamw/ours`, 200 epochs | 72.76 | {:.2f} | {:.0f} | {:,.0f} |"),
+            (_T_H200, "`cifar100_adamw/t`, 100 epochs | | {:.2f} | {:.0f} | {:,.0f} |"),
+        )
     ),
     Figure("docs/reliability.md", "lower bounds with which the whole suite passes", "versions_2026-11-26.txt", ()),
     Figure(

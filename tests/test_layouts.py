@@ -146,6 +146,18 @@ def test_a_split_state_is_gathered_once_in_a_step_and_its_gradient_summed_once()
     assert sum(sizes) <= sum(found["all-reduce"]) < 1.01 * (sum(sizes) + split / 4)
 
 
+def test_each_device_keeps_its_images_where_a_state_is_split() -> None:
+    # The CPU's compiler does so by itself. TPU's gathered the batch of a large network on every chip.
+    def products_kept_apart(layout: str) -> int:
+        devices, fsdp = LAYOUTS[layout]
+        plan = make_plan(experiment_of(), DATASET, Sharding(make_mesh(jax.devices()[:devices], fsdp=fsdp)))
+        text = lower_train_steps(plan.spec, plan.state).as_text()
+        batch = plan.experiment.run.batch_size
+        return len(re.findall(rf'sharding_constraint %\S+ <@mesh, \[{{"data", "fsdp"}}.*tensor<{batch}x\d+x', text))
+
+    assert products_kept_apart("2x4") > 3 * sum(WIDE.depths) and products_kept_apart("8") == 0
+
+
 def test_batch_norm_adds_up_its_statistics_and_nothing_larger() -> None:
     plan = make_plan(experiment_of(RESNET), DATASET, Sharding(make_mesh()))
     gradient = sum(leaf.size for leaf in jax.tree.leaves(plan.state.params))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -140,6 +141,13 @@ def test_a_finished_run_is_not_run_again(whole: tuple[Path, dict[str, Any]]):
     before = (workdir / "metrics.jsonl").read_bytes()
     assert run(tiny_experiment(), workdir) == summary
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_device_that_keeps_the_host_until_its_steps_are_done_does_not_distort_their_rate(tmp_path: Path):
+    experiment = tiny_experiment(eval_every_epochs=2)
+    run(experiment, tmp_path, Watched(lambda step: time.sleep(0.4), compiler=shared_compiler(experiment)))
+    rates = [line["train/images_per_second"] for line in read_metrics(tmp_path / "metrics.jsonl") if "train/lr" in line]
+    assert len(rates) == 4 and max(rates) <= 40 / 0.4
 
 
 @pytest.mark.parametrize("steps_per_dispatch", [2, 3])

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from convnext_jax.ops.cpu import cpu_call
+from convnext_jax.ops.partition import keep_images_apart
 
 # From this many rows on Eigen is at least as fast, forward and backward, at every width of ConvNeXt's. From this many
 # multiply-adds on, a millisecond, it is worth the time that XLA takes to compile a call.
@@ -32,6 +33,7 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [..., D]
     """
+    x = keep_images_apart(x)
     if _suits_eigen(x, kernel.shape[1]):
         return _product_of_many_rows(x, kernel)
     return x @ kernel
@@ -43,7 +45,7 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 
 def _backward(inputs: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = inputs
-    return matmul(grad, kernel.T), _kernel_gradient(x, grad)
+    return matmul(grad, kernel.T), _kernel_gradient(keep_images_apart(x), keep_images_apart(grad))
 
 
 matmul.defvjp(_forward, _backward)

@@ -1,14 +1,30 @@
-"""How many devices the program that is being traced is for, where an algorithm depends on it."""
+"""The devices that the program that is being traced is for, where an algorithm depends on them."""
 
 from collections.abc import Callable
 
 import jax
+from jax.sharding import PartitionSpec
 
 
 def batch_parts() -> int:
     """Returns the number of devices that a batch is split over, that of the mesh in `jax.set_mesh`; 1 without one."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.size
+
+
+def keep_images_apart(x: jax.Array) -> jax.Array:
+    """Returns a batch, of which each device keeps its own images where the devices share one copy of the parameters.
+
+    There the gradient of a kernel is split over its channels. In a large network XLA follows that back to the feature
+    maps: it gathers the whole batch on every device, and splits the channels of the products instead.
+
+    Args:
+      x: [B,...], of a batch that is split over the devices of the mesh in `jax.set_mesh`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape.get("fsdp", 1) == 1 or x.shape[0] % mesh.size:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
 
 
 def sum_over_parts(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -42,8 +43,10 @@ class Reporter:
 
     def __init__(self, run: Run, saver: Saver) -> None:
         self._run, self._saver = run, saver
-        self._pending: tuple[int, int, Metrics] | None = None
+        self._pending: tuple[int, int, Metrics, Future[float]] | None = None
         self._clock = 0.0
+        # On a GPU a call can keep the host until its steps are done, so that the one before is read long after its end.
+        self._waiter = ThreadPoolExecutor(1, "steps")
 
     def restart_clock(self) -> None:
         """Leaves out of the throughput what came since the last report: compilation, evaluation, saving."""
@@ -54,16 +57,17 @@ class Reporter:
         # Asked for now, the copy comes before the next call on the device. Asked for later, it waits for that call.
         for array in jax.tree.leaves(metrics):
             array.copy_to_host_async()
+        finished = self._waiter.submit(_time_when_ready, metrics)
         self.catch_up()
-        self._pending = (step, num_steps, metrics)
+        self._pending = (step, num_steps, metrics, finished)
 
     def catch_up(self) -> None:
         """Waits for the kept call and reports it."""
         if self._pending is None:
             return
-        (step, num_steps, metrics), self._pending = self._pending, None
+        (step, num_steps, metrics, finished), self._pending = self._pending, None
         values = {name: array[:num_steps] for name, array in jax.device_get(metrics).items()}
-        now = time.monotonic()
+        now = finished.result()
         self._check_finite(step, values)
         images = num_steps * self._run.plan.experiment.run.batch_size
         lr, grad_norm = values.pop("lr"), values.pop("grad_norm")
@@ -116,3 +120,9 @@ class Reporter:
         kept = self._saver.discard(step)  # it may have been saved while its evaluation was interrupted
         reason = f"{what} is {value} at step {step}, learning rate {lr:.3g}"
         raise Diverged(reason, step, kept, self._run.output.workdir)
+
+
+def _time_when_ready(metrics: Metrics) -> float:
+    """Waits for the figures of a call and returns when they came."""
+    jax.block_until_ready(metrics)
+    return time.monotonic()
