@@ -227,6 +227,19 @@ FIGURES: list[Figure] = [
         [f"points > network={{key}} > validation/{name}" for name in ("top1", "top5", "loss")],
     ),
     Figure("docs/weights.md", "agree with PyTorch's within 3.3e-6", "torch_parity_epyc_2cores.txt", ()),
+    Figure("docs/scaling.md", "batch {:,} ([record]", "plan_convnext_xlarge_v5e_4x4.json", ("batch_size",)),
+    Figure(
+        "docs/scaling.md",
+        "total                     {:.2f}",
+        "plan_convnext_xlarge_v5e_4x4.json",
+        ("cycles / 1e6",),
+    ),
+    Figure(
+        "docs/scaling.md",
+        "a step of {:.0f} ms",
+        "plan_convnext_xlarge_v5e_4x4_before.json",
+        ("modeled_step_seconds / 0.001",),
+    ),
     Figure("docs/weights.md", "agree within 7.7e-7 of their largest value", f"imported_weights{EPYC}", ()),
     Figure(
         "docs/scaling.md",
@@ -302,6 +315,12 @@ FIGURES: list[Figure] = [
             (_OURS_H200, "`cifar100_adamw/ours`, 200 epochs | 72.76 | {:.2f} | {:.0f} | {:,.0f} |"),
             (_T_H200, "`cifar100_adamw/t`, 100 epochs | | {:.2f} | {:.0f} | {:,.0f} |"),
         )
+    ),
+    Figure(
+        "docs/papers.md",
+        "named {:.1f}% of a held-out tenth",
+        f"multiscale_trial_lr2.5e-4{EPYC}",
+        ("summary > final > validation/top1 / 0.01",),
     ),
     Figure("docs/reliability.md", "lower bounds with which the whole suite passes", "versions_2026-11-26.txt", ()),
     Figure(
