@@ -185,6 +185,11 @@ COMMANDS = (
         ("{tmp}/folder", "--workdir", "{tmp}/run", "--output", "{tmp}/new.json"),
         {"FOLDER": A_FOLDER, "--output": NEW_FILE},
     ),
+    Command(
+        "benchmarks.imported_weights",
+        ("--facebookresearch", "{tmp}"),
+        {"--facebookresearch": A_FOLDER, "--output": NEW_FILE},
+    ),
     Command("benchmarks.figures", (), {}),
     Command("benchmarks.evaluation_cost", WORKDIR, {"--workdir": A_FOLDER, "--output": NEW_FILE}),
     Command(
