@@ -187,7 +187,7 @@ COMMANDS = (
     ),
     Command(
         "benchmarks.imported_weights",
-        ("--facebookresearch", "{tmp}"),
+        ("--facebookresearch", "{tmp}", "--output", "{tmp}/new.json"),
         {"--facebookresearch": A_FOLDER, "--output": NEW_FILE},
     ),
     Command("benchmarks.figures", (), {}),
