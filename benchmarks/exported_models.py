@@ -70,7 +70,6 @@ def main() -> None:
         raise UserError(f"{missing[0]} is no folder that convnext_jax.tools.export wrote")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.run.environment import describe_environment
     from convnext_jax.storage.files import write_json
 
     if arguments.time is not None:
@@ -78,20 +77,17 @@ def main() -> None:
     else:
         found = compare_random_networks() if arguments.random else compare_answers(arguments.workdir, arguments.folders)
     packages = ("torch", "timm", "transformers", "torchvision", "onnxruntime", "jax2onnx")
-    command = ["python", "-m", "benchmarks.exported_models", *shown_arguments()]
-    environment = describe_environment() | {"command": command}
-    write_json(arguments.output, {"environment": environment, "packages": versions_of(*packages), **found})
+    write_json(arguments.output, described("exported_models", *packages) | found)
     print(json.dumps(found, indent=2))
 
 
-def shown_arguments() -> list[str]:
-    """Returns the arguments without the folders of this machine."""
-    return [Path(word).name for word in sys.argv[1:]]
+def described(program: str, *packages: str) -> dict[str, Any]:
+    """Returns how a program here makes its record, without the folders of this machine, and with which packages."""
+    from convnext_jax.run.environment import describe_environment
 
-
-def versions_of(*names: str) -> dict[str, str | None]:
-    """Returns the version of each package that is installed."""
-    return {name: _version(name) for name in names}
+    command = ["python", "-m", f"benchmarks.{program}", *(Path(word).name for word in sys.argv[1:])]
+    versions = {name: _version(name) for name in packages}
+    return {"environment": describe_environment() | {"command": command}, "packages": versions}
 
 
 def _version(name: str) -> str | None:

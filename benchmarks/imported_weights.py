@@ -7,11 +7,9 @@ at random. Each file is given to ``convnext_jax.tools.import_torch``, as a user 
 the logits are compared, of one without the map of its last stage. Needs torch, timm, transformers and torchvision.
 """
 
-import argparse
-import contextlib
 import dataclasses
-import io
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.exported_models import shown_arguments, versions_of
+from benchmarks.exported_models import described
 from convnext_jax.errors import UserError
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
@@ -62,14 +60,10 @@ def main() -> None:
         raise UserError(f"{arguments.facebookresearch} is no checkout of facebookresearch/ConvNeXt")
 
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.run.environment import describe_environment
     from convnext_jax.storage.files import write_json
 
-    rows = {case.label: compare(case) for case in cases(arguments)}
-    record = {
-        "environment": describe_environment()
-        | {"command": ["python", "-m", "benchmarks.imported_weights", *shown_arguments()]},
-        "packages": versions_of("torch", "timm", "transformers", "torchvision"),
+    rows = {case.label: compare(case) for case in cases(arguments.facebookresearch)}
+    record = described("imported_weights", "torch", "timm", "transformers", "torchvision") | {
         "image_size": _IMAGE_SIZE,
         "largest": max(row["relative_difference"] for row in rows.values()),
         "files": rows,
@@ -78,14 +72,14 @@ def main() -> None:
     print(json.dumps(rows, indent=2))
 
 
-def cases(arguments: argparse.Namespace) -> Iterator[Case]:
-    """Yields the files."""
+def cases(facebookresearch: Path) -> Iterator[Case]:
+    """Yields the files, with the networks of a checkout of facebookresearch/ConvNeXt among them."""
     import timm  # pyright: ignore[reportMissingImports]
     import torch  # pyright: ignore[reportMissingImports]
     import torchvision  # pyright: ignore[reportMissingImports]
     import transformers  # pyright: ignore[reportMissingImports]
 
-    sys.path.insert(0, str(arguments.facebookresearch))
+    sys.path.insert(0, str(facebookresearch))
     from models.convnext import ConvNeXt  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
@@ -144,16 +138,8 @@ def _save(content: dict[str, Any], path: Path) -> None:
 
 def _import(weights: Path, model: str, output: Path) -> str:
     """Runs the command, and returns what it says of the weights."""
-    from convnext_jax.tools import import_torch
-
-    printed = io.StringIO()
-    before, sys.argv = sys.argv, ["import_torch", str(weights), "--model", model, "--output", str(output)]
-    try:
-        with contextlib.redirect_stdout(printed):
-            import_torch.main()
-    finally:
-        sys.argv = before
-    return printed.getvalue().partition(":")[0]
+    command = [sys.executable, "-m", "convnext_jax.tools.import_torch", weights, "--model", model, "--output", output]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.partition(":")[0]
 
 
 def _our_output(folder: Path, case: Case, images: np.ndarray) -> np.ndarray:

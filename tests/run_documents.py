@@ -1,6 +1,6 @@
 """Runs the shell blocks of the documents in a scratch folder, word for word but shorter: a check before a release.
 
-    python tests/run_documents.py --folder /tmp/documents                     # everything, about an hour on two cores
+    python tests/run_documents.py --folder /tmp/documents                     # everything, which takes long
     python tests/run_documents.py --folder /tmp/documents docs/training.md
 
 A training there takes one epoch of 64 small made-up pictures, since ``python`` is a wrapper that shortens the schedule.
@@ -18,13 +18,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from conftest import ROOT
 from documents import DOCUMENTS, blocks, name_of
 from PIL import Image
 
-# Of a block these lines are not run. All lines are, of a page that is not named.
+# Lines that are not run, and why.
 LEFT_OUT = {
     r"\bpip install|python3? -m venv|python3\.11 -m venv|venv/bin/activate": "installs packages",
     r"gcloud|gs://|BUCKET|srun|--coordinator|apt-get|git clone|tmux|REPOSITORY|jax\.devices": "needs other machines",
@@ -178,15 +179,13 @@ def prepare(folder: Path, name: str, version: str, size: int, classes: int) -> N
     Noise(data_dir=folder, file_format="array_record").download_and_prepare()
 
 
-def as_python(words: list[str]) -> None:
+def as_python(words: list[str]) -> NoReturn:
     """Goes on as Python with the same command, with a schedule of one epoch if it trains."""
     words = ["3" if word == "1234" else word for word in words]  # a step that a short run has
     if "convnext_jax.tools.sweep" in words:
         words += [f"--config.run.{name}={value}" for name, value in SHORT.items()]
     if words[0] == "train.py":
-        given = {word.partition("=")[0]: word for word in words if word.startswith("--config.run.")}
         epochs = {"epochs": "2"} if "--extend" in words else {}
-        words = [word for word in words if word != given.get("--config.run.epochs")]
         words += [f"--config.run.{name}={value}" for name, value in (SHORT | epochs).items()]
         if not any(word.startswith("--config.optim.warmup_epochs") for word in words):
             words.append("--config.optim.warmup_epochs=0")

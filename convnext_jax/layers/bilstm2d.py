@@ -23,10 +23,10 @@ class LSTM(nnx.Module):
         self.recurrent_kernel = for_recurrent.kernel((hidden, 4 * hidden), Role.RECURRENT)
 
     def __call__(self, x: jax.Array, *, reverse: bool = False) -> jax.Array:
-        """[T,N,inputs] -> [T,N,hidden], from the first of T or, reversed, from the last."""
-        gates = self.input(x)  # [T,N,4 hidden]
+        """[N,T,inputs] -> [N,T,hidden], from the first of T or, reversed, from the last."""
+        gates = self.input(x).swapaxes(0, 1)  # [T,N,4 hidden]
         kernel = self.recurrent_kernel[...].astype(x.dtype)
-        zeros = jnp.zeros((x.shape[1], kernel.shape[0]), jnp.float32)
+        zeros = jnp.zeros((x.shape[0], kernel.shape[0]), jnp.float32)
 
         def step(carry: tuple[jax.Array, jax.Array], gates: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
             cell, hidden = carry
@@ -37,7 +37,7 @@ class LSTM(nnx.Module):
             return (cell, hidden), hidden
 
         _, outputs = jax.lax.scan(step, (zeros, zeros.astype(x.dtype)), gates, reverse=reverse)
-        return outputs
+        return outputs.swapaxes(0, 1)
 
 
 class BidirectionalLSTM(nnx.Module):
@@ -49,7 +49,7 @@ class BidirectionalLSTM(nnx.Module):
         self.backward = LSTM(backward, inputs, hidden)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[T,N,inputs] -> [T,N,2 hidden]."""
+        """[N,T,inputs] -> [N,T,2 hidden]."""
         return jnp.concatenate([self.forward(x), self.backward(x, reverse=True)], -1)
 
 
@@ -66,8 +66,8 @@ class BiLSTM2D(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B,H,W,C] -> [B,H,W,C], for maps down to 1x1."""
         batch, height, width, channels = x.shape
-        down = self.vertical(x.transpose(1, 0, 2, 3).reshape(height, batch * width, channels))
-        across = self.horizontal(x.transpose(2, 0, 1, 3).reshape(width, batch * height, channels))
-        down = down.reshape(height, batch, width, -1).transpose(1, 0, 2, 3)
-        across = across.reshape(width, batch, height, -1).transpose(1, 2, 0, 3)
+        down = self.vertical(x.swapaxes(1, 2).reshape(batch * width, height, channels))
+        across = self.horizontal(x.reshape(batch * height, width, channels))
+        down = down.reshape(batch, width, height, -1).swapaxes(1, 2)
+        across = across.reshape(batch, height, width, -1)
         return self.project(jnp.concatenate([down, across], -1))  # [B,H,W,4 hidden] -> [B,H,W,C]

@@ -27,7 +27,7 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     (2, 3, 5)
 
     Args:
-      x: [..., C].
+      x: [..., C]. Where devices share one copy of the parameters, its leading axis is the batch.
       kernel: [C,D].
 
     Returns:
