@@ -224,6 +224,7 @@ def time_network(name: str, image_size: int) -> dict[str, Any]:
         for form in ("timm", "onnx", "stablehlo"):
             write_export(network, form, Path(folder) / form)
             systems[form] = loaded(Path(folder) / form, network)
+        systems["onnx, weights packed in each call"] = _without_prepacking(Path(folder) / "onnx")
     results = {}
     for size in _BATCH_SIZES:
         images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, 3), np.uint8)
@@ -236,6 +237,16 @@ def time_network(name: str, image_size: int) -> dict[str, Any]:
                     times[system].append(time.perf_counter() - started)
         results[str(size)] = {system: 1000 * statistics.median(each) / size for system, each in times.items()}
     return {"network": name, "image_size": image_size, "rounds": _ROUNDS, "milliseconds_an_image": results}
+
+
+def _without_prepacking(folder: Path) -> Answers:
+    """Returns what ONNX Runtime answers if it lays out the weights anew in each call, as XLA does."""
+    import onnxruntime  # pyright: ignore[reportMissingImports]
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ def make_scratch(folder: Path) -> None:
         for number in range(8):
             Image.fromarray(random.integers(0, 256, (80, 64, 3), np.uint8)).save(project / name / f"{number}.png")
     shutil.copy2(project / "new_photos" / "0.png", project / "cat.jpg")
+    (project / "tiny-imagenet-200-part.zip").touch()
     for split in ("train", "val"):
         for kind in ("images", "masks"):
             (project / "scenes" / split / kind).mkdir(parents=True)
@@ -190,8 +191,8 @@ def as_python(words: list[str]) -> NoReturn:
         if not any(word.startswith("--config.optim.warmup_epochs") for word in words):
             words.append("--config.optim.warmup_epochs=0")
     command = [sys.executable, *words]
-    if "--watch" in words:  # until it is stopped
-        sys.exit(0 if subprocess.run(["timeout", "20", *command], check=False).returncode == 124 else 1)
+    if "--watch" in words:  # until it is stopped, or all runs have finished
+        sys.exit(subprocess.run(["timeout", "20", *command], check=False).returncode not in (0, 124))
     os.execv(sys.executable, command)
 
 

@@ -8,9 +8,10 @@ import pytest
 from convnext_jax.ops.matmul import matmul
 from convnext_jax.sharding import Sharding, make_mesh
 
-# Rows, inputs and outputs. On a CPU products of many rows and of 10^8 multiply-adds take another way.
-SMALL = [((7,), 5, 6), ((2, 3, 4), 6, 5), ((), 5, 6), ((1100,), 5, 6)]
-LARGE = [((1100,), 300, 320), ((4, 16, 18), 320, 300), ((1100,), 1500, 61)]
+# Rows, inputs and outputs. On a CPU products of many rows and of 10^8 multiply-adds take another way, and those of few
+# rows with 2^16 weights.
+SMALL = [((7,), 5, 6), ((2, 3, 4), 6, 5), ((), 5, 6), ((1100,), 5, 6), ((1,), 256, 256)]
+LARGE = [((1100,), 300, 320), ((4, 16, 18), 320, 300), ((1100,), 1500, 61), ((2, 2, 3), 256, 260), ((64,), 260, 256)]
 
 
 def draw(*shape: int) -> jax.Array:
@@ -36,7 +37,7 @@ def test_values_and_gradients_are_those_of_the_plain_product(
         np.testing.assert_allclose(one, exact, rtol=0, atol=tolerance * np.abs(exact).max())
 
 
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [SMALL[1], LARGE[0]])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [SMALL[1], LARGE[0], LARGE[3]])
 def test_second_derivatives_are_those_of_the_plain_product(rows: tuple[int, ...], inputs: int, outputs: int) -> None:
     def slopes(product, x: jax.Array, kernel: jax.Array) -> jax.Array:
         by_both = jax.grad(lambda x, kernel: jnp.sin(product(x, kernel)).sum(), (0, 1))(x, kernel)
@@ -50,7 +51,7 @@ def test_second_derivatives_are_those_of_the_plain_product(rows: tuple[int, ...]
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [SMALL[1], *LARGE[:2]])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [SMALL[1], *LARGE[:2], LARGE[3]])
 def test_a_stack_of_products(rows: tuple[int, ...], inputs: int, outputs: int, axes: tuple[int | None, ...]) -> None:
     shapes = (*rows, inputs), (inputs, outputs)
     arrays = [draw(*(() if axis is None else (2,)), *shape) for axis, shape in zip(axes, shapes, strict=True)]

@@ -71,11 +71,24 @@ def conv(
     if groups == 1 and unpadded and height == width == stride:
         return _merge_patches(x, kernel)
     if groups == 1 and unpadded and height == width == 1:
-        return matmul(x[:, ::stride, ::stride], kernel[0, 0])
+        return matmul(_every(stride, x), kernel[0, 0])
     window = Window(stride, padding)
     if groups == 1 and height * width * inputs <= _WINDOW_VALUES:
         return window_conv(window, x, kernel)
     return dense_conv(window, x, kernel) if groups == 1 else grouped_conv(window, groups, x, kernel)
+
+
+def _every(stride: int, x: jax.Array) -> jax.Array:
+    """[B,H,W,C] -> every pixel of a number of rows and columns."""
+    if stride == 1:
+        return x
+
+    def pixels(x: jax.Array) -> jax.Array:
+        return x[:, ::stride, ::stride]
+
+    # XLA for NVIDIA GPUs (jax 0.11) would take the pixels within the product for the kernel's gradient, and dies of it:
+    # "triton_tiling_propagation.cc: Check failed: subdim_size_accumulator == dim_size".
+    return jax.lax.platform_dependent(x, cuda=lambda x: jax.lax.optimization_barrier(pixels(x)), default=pixels)
 
 
 def _merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -2,7 +2,8 @@
 
 XLA's CPU compiler (jax 0.10 to 0.12) has two libraries for products. YNNPACK gets what is a product from the start,
 Eigen what becomes one later, as a convolution with a kernel of one pixel does. For many rows, which are pixels here,
-Eigen is up to 1.4 times as fast (benchmarks/notes.md). Other platforms get the plain product.
+Eigen is up to 1.4 times as fast, and for the few of a single image with a large kernel too (benchmarks/notes.md). Other
+platforms get the plain product.
 """
 
 import math
@@ -17,6 +18,9 @@ from convnext_jax.ops.partition import keep_images_apart
 # multiply-adds on, a millisecond, it is worth the time that XLA takes to compile a call.
 _EIGEN_ROWS = 1024
 _EIGEN_MACS = 10**8
+# With so few rows most of the time goes into reading the kernel, if it is this large. One row has a way of its own.
+_FEW_ROWS = 64
+_LARGE_KERNEL = 2**16
 
 
 @jax.custom_vjp
@@ -34,8 +38,8 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
       [..., D]
     """
     x = keep_images_apart(x)
-    if _suits_eigen(x, kernel.shape[1]):
-        return _product_of_many_rows(x, kernel)
+    if _suits_eigen(x, kernel.shape[1]) or _reads_much_for_few_rows(x, kernel):
+        return _eigen_product(x, kernel)
     return x @ kernel
 
 
@@ -52,19 +56,26 @@ matmul.defvjp(_forward, _backward)
 
 
 def _suits_eigen(x: jax.Array, outputs: int) -> bool:
-    rows = math.prod(x.shape[:-1])
-    if not isinstance(rows, int):  # a dynamic batch of jax.export
-        return False
+    rows = _rows(x)
     return x.dtype == jnp.float32 and rows >= _EIGEN_ROWS and x.size * outputs >= _EIGEN_MACS
 
 
+def _reads_much_for_few_rows(x: jax.Array, kernel: jax.Array) -> bool:
+    return x.dtype == jnp.float32 and 1 < _rows(x) <= _FEW_ROWS and kernel.size >= _LARGE_KERNEL
+
+
+def _rows(x: jax.Array) -> int:
+    rows = math.prod(x.shape[:-1])
+    return rows if isinstance(rows, int) else 0  # a dynamic batch of jax.export
+
+
 @jax.custom_batching.custom_vmap
-def _product_of_many_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _eigen_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(x, kernel, cpu=_pointwise_conv, default=jnp.matmul)
 
 
-@_product_of_many_rows.def_vmap
-def _products_of_many_rows(
+@_eigen_product.def_vmap
+def _eigen_products(
     axis_size: int, batched: list[bool], x: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, bool]:
     # With a kernel for each element it would be a grouped convolution, far slower than products.
