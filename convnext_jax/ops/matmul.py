@@ -75,9 +75,7 @@ def _eigen_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @_eigen_product.def_vmap
-def _eigen_products(
-    axis_size: int, batched: list[bool], x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, bool]:
+def _eigen_products(axis_size: int, batched: list[bool], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, bool]:
     # With a kernel for each element it would be a grouped convolution, far slower than products.
     del axis_size
     if batched[1]:
