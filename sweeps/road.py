@@ -4,7 +4,7 @@
     python -m convnext_jax.tools.road runs/road/* --small_images
 
 Each step is trained for six epochs on nine tenths of the training images and evaluated on the other tenth, the first
-and the last with three seeds. Results: not measured.
+and the last with three seeds. docs/papers.md has the results of 13 steps with one seed.
 """
 
 from convnext_jax.models.road_steps import road

@@ -141,7 +141,7 @@ def make_scratch(folder: Path) -> None:
     for split in ("train", "val"):
         for kind in ("images", "masks"):
             (project / "scenes" / split / kind).mkdir(parents=True)
-            for number in range(8):
+            for number in range(16):
                 shape, most = ((96, 96, 3), 256) if kind == "images" else ((96, 96), 3)
                 picture = Image.fromarray(random.integers(0, most, shape, np.uint8))
                 picture.save(project / "scenes" / split / kind / f"{number}.png")
@@ -186,10 +186,13 @@ def as_python(words: list[str]) -> NoReturn:
     if "convnext_jax.tools.sweep" in words:
         words += [f"--config.run.{name}={value}" for name, value in SHORT.items()]
     if words[0] == "train.py":
-        epochs = {"epochs": "2"} if "--extend" in words else {}
+        stepwise = any("_sgd/" in word for word in words)  # the learning rate falls between two epochs
+        epochs = {"epochs": "2"} if "--extend" in words or stepwise else {}
         words += [f"--config.run.{name}={value}" for name, value in (SHORT | epochs).items()]
         if not any(word.startswith("--config.optim.warmup_epochs") for word in words):
             words.append("--config.optim.warmup_epochs=0")
+        if stepwise:
+            words.append("--config.optim.decay_epochs=(1,)")
     command = [sys.executable, *words]
     if "--watch" in words:  # until it is stopped, or all runs have finished
         sys.exit(subprocess.run(["timeout", "20", *command], check=False).returncode not in (0, 124))

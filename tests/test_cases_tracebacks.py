@@ -107,6 +107,11 @@ COMMANDS = (
         {"workdir": A_FOLDER | BUCKET, "--output": NEW_FOLDER},
     ),
     Command(
+        "convnext_jax.tools.compare_plans",
+        ("{tmp}/table.json", "--picture", "{tmp}/new.png"),
+        {"FILE": A_FILE, "--picture": NEW_FILE},
+    ),
+    Command(
         "convnext_jax.tools.compare_networks",
         ("lenet5",),
         {"network": NAME, "--json": NEW_FILE, "--picture": NEW_FILE},

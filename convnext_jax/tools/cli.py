@@ -28,6 +28,7 @@ COMMANDS = {
     "road": "print the road from ResNet to ConvNeXt",
     "benchmark": "measure the speed of a training here, or its largest batch",
     "plan": "plan a training on chips that are not here",
+    "compare_plans": "compare plans on more and more chips",
 }
 
 
