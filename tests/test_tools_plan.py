@@ -272,8 +272,28 @@ def test_an_unknown_topology_lists_the_known_ones(name: str, monkeypatch: pytest
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="--topology v5e:2x4: TPU's compiler is not installed; pip install libtpu"):
+    with pytest.raises(UserError, match="--topology v5e:2x4: TPU's compiler is not installed; pip install 'jax.tpu.'"):
         call(monkeypatch, "--topology", "v5e:2x4")
+
+
+def test_a_compiler_of_another_release_is_named(run: CompiledRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    # libtpu 0.0.52 makes programs for v5p that jax 0.10 cannot read.
+    versions = {"libtpu": "0.0.52", "jax": "0.10.2"}
+    monkeypatch.setattr("importlib.metadata.version", versions.__getitem__)
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["numpy", 'libtpu==0.0.42.*; extra == "tpu"'])
+
+    def unreadable() -> str:
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    program = run.program
+    assert program is not None
+    monkeypatch.setattr(program, "as_text", unreadable)
+    wanted = "v5p:2x2x2: JAX cannot read .* libtpu 0.0.52 is not that of jax 0.10.2, 0.0.42; pip install 'jax.tpu.'"
+    with pytest.raises(UserError, match=wanted):
+        planning.plan_of(run, EXTENT, read_topology("v5p:2x2x2"), run.plan.spec.sharding)
+    versions["libtpu"] = "0.0.42.1"
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        planning.plan_of(run, EXTENT, read_topology("v5p:2x2x2"), run.plan.spec.sharding)
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

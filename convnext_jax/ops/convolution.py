@@ -79,7 +79,7 @@ def conv(
 
 
 def _every(stride: int, x: jax.Array) -> jax.Array:
-    """[B,H,W,C] -> every pixel of a number of rows and columns."""
+    """[B,H,W,C] -> [B,H',W',C], one pixel in a number of rows and columns, H' = ceil(H / stride)."""
     if stride == 1:
         return x
 

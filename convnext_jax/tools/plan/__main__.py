@@ -1,7 +1,7 @@
 """Plans a training on chips that are not here: ``python -m convnext_jax.tools.plan --config FILE --topology v5e:2x4``.
 
 The program that ``train.py`` would run is compiled ahead of time and not run. For a TPU its own compiler, libtpu, does
-so on any machine (``pip install libtpu``), and says how many cycles each instruction should take. ``cpu:N`` needs
+so on any machine (``pip install 'jax[tpu]'``), and says how many cycles each instruction should take. ``cpu:N`` needs
 nothing. For a GPU there is no compiler without one: its memory and traffic are those of the CPU's program.
 
 For data that are not known before they are there, give ``--train_examples``, ``--num_classes`` and ``--image_size``.
@@ -19,7 +19,14 @@ from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_file
 from convnext_jax.tools.plan.extent import extent_before_data
-from convnext_jax.tools.plan.topology import Topology, check_compiler, devices_of, read_topology, start_on_cpu
+from convnext_jax.tools.plan.topology import (
+    Topology,
+    check_compiler,
+    compiler_mismatch,
+    devices_of,
+    read_topology,
+    start_on_cpu,
+)
 
 
 def main() -> None:
@@ -27,7 +34,7 @@ def main() -> None:
     parser = command_line.Parser(
         "Compiles a training for chips that are not here, and says what it would need: memory of a chip by kind,\n"
         "arithmetic, collectives, modeled cycles and time of a step beside the roofline, hours and chip hours.",
-        "Any field can be set: --config.section.field=value. For a TPU: pip install libtpu. Nothing is downloaded.",
+        "Any field can be set: --config.section.field=value. For a TPU: pip install 'jax[tpu]'. Nothing is downloaded.",
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, such as configs/cifar100.py")
     parser.add_argument(
@@ -73,6 +80,9 @@ def print_plan(experiment: Experiment, extent: Extent, topology: Topology, argum
     from convnext_jax.tools.plan.planning import chip_memory, largest_that_fits, plan_of
     from convnext_jax.tools.plan.text import plan_text
 
+    mismatch = compiler_mismatch() if topology.is_tpu else None
+    if mismatch is not None:
+        say(f"note: {mismatch}")
     sharding = Sharding(make_mesh(devices_of(topology), fsdp=experiment.run.fsdp))
     say(f"compiling the training step for {topology.name}; for a TPU that takes minutes")
     compiled = compile_run(experiment, extent, sharding, chip_memory(topology, sharding))

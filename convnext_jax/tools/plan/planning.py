@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+import jax
+
 from convnext_jax.config import Experiment
 from convnext_jax.data.registry import Extent
 from convnext_jax.errors import UserError
@@ -19,7 +21,7 @@ from convnext_jax.tools.plan.compile import CompiledRun, compile_run, memory_by_
 from convnext_jax.tools.plan.hlo import Collective, collectives, memory_traffic, read_program, step_instructions
 from convnext_jax.tools.plan.kinds import by_kind, step_costs
 from convnext_jax.tools.plan.roofline import bytes_sent, roofline
-from convnext_jax.tools.plan.topology import Topology
+from convnext_jax.tools.plan.topology import Topology, compiler_mismatch
 
 DEAREST = 10
 
@@ -68,7 +70,7 @@ def plan_of(run: CompiledRun, extent: Extent, topology: Topology, sharding: Shar
 def _program_figures(run: CompiledRun, topology: Topology, result: dict[str, Any]) -> dict[str, Any]:
     assert run.program is not None
     counted: Any = run.program.cost_analysis()
-    program = read_program(run.program.as_text() or "")
+    program = read_program(_text(run.program, topology))
     step = step_instructions(program)
     exchanged = collectives(program, step, topology.count)
     costs, traffic = step_costs(program, step), memory_traffic(program, step)
@@ -96,6 +98,16 @@ def _program_figures(run: CompiledRun, topology: Topology, result: dict[str, Any
         "hours": None if seconds is None else seconds * result["total_steps"] / 3600,
         "chip_hours": None if seconds is None else seconds * result["total_steps"] / 3600 * topology.count,
     }
+
+
+def _text(program: Any, topology: Topology) -> str:
+    try:
+        return program.as_text() or ""
+    except jax.errors.JaxRuntimeError as error:
+        mismatch = compiler_mismatch() if topology.is_tpu else None
+        if mismatch is None:
+            raise
+        raise UserError(f"--topology {topology.name}: JAX cannot read the compiled program, and {mismatch}") from error
 
 
 def _summed(exchanged: Sequence[Collective]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """From the name of a topology to devices that a program can be compiled for, whether or not they are here."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -66,7 +67,19 @@ def read_topology(name: str) -> Topology:
 def check_compiler(topology: Topology) -> None:
     """Raises UserError if what compiles for the chips is not installed."""
     if topology.is_tpu and importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"--topology {topology.name}: TPU's compiler is not installed; pip install libtpu")
+        raise UserError(f"--topology {topology.name}: TPU's compiler is not installed; pip install 'jax[tpu]'")
+
+
+def compiler_mismatch() -> str | None:
+    """Returns what is wrong with the version of TPU's compiler for this version of JAX; None if they were released
+    together, or that is not known."""
+    found = importlib.metadata.version("libtpu")
+    for requirement in importlib.metadata.requires("jax") or ():
+        wanted = re.match(r"libtpu *== *([\d.]+)\.\*", requirement)
+        if wanted and not f"{found}.".startswith(f"{wanted[1]}."):
+            jax_version = importlib.metadata.version("jax")
+            return f"libtpu {found} is not that of jax {jax_version}, {wanted[1]}; pip install 'jax[tpu]' installs that"
+    return None
 
 
 def devices_of(topology: Topology) -> Sequence[Any]:
