@@ -103,6 +103,13 @@ _SURVEYED = (
     "efficientnet_b0",
 )
 _EXPORTED = ("convnext_jax", "timm", "onnx", "stablehlo", "onnx, weights packed in each call")
+_CHIPS = {  # topology and images a chip
+    "v5p_2x2x2": ("v5p:2x2x2", 128),
+    "v5p_4x4x4": ("v5p:4x4x4", 16),
+    "v5p_8x8x16": ("v5p:8x8x16", 1),
+    "v5p_8x8x16_batch16384": ("v5p:8x8x16", 16),
+    "v6e_16x16": ("v6e:16x16", 4),
+}
 _ROAD = (
     "resnet",
     "stage_ratio",
@@ -271,6 +278,16 @@ FIGURES: list[Figure] = [
         "plan_cifar100_v5e_8x8.json",
         ("chips", "modeled_step_seconds / 0.001"),
     ),
+    *(
+        Figure(
+            "docs/scaling.md",
+            f"| `{topology}` | {{:,}} | {{:,}} | {images} | {{:.2f}} |",
+            f"plan_cifar100_{name}.json",
+            ("chips", "batch_size", "modeled_step_seconds / 0.001"),
+        )
+        for name, (topology, images) in _CHIPS.items()
+    ),
+    Figure("docs/scaling.md", "![Images per second and the shares", "plan_cifar100_v5p_8x8x16.json", ()),
     Figure("docs/scaling.md", "batch {:,} ([record]", "plan_convnext_xlarge_v5e_4x4.json", ("batch_size",)),
     Figure(
         "docs/scaling.md",

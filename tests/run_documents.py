@@ -186,13 +186,13 @@ def as_python(words: list[str]) -> NoReturn:
     if "convnext_jax.tools.sweep" in words:
         words += [f"--config.run.{name}={value}" for name, value in SHORT.items()]
     if words[0] == "train.py":
-        stepwise = any("_sgd/" in word for word in words)  # the learning rate falls between two epochs
+        stepwise = any("_sgd/" in word or "decay_epochs" in word for word in words)
         epochs = {"epochs": "2"} if "--extend" in words or stepwise else {}
         words += [f"--config.run.{name}={value}" for name, value in (SHORT | epochs).items()]
         if not any(word.startswith("--config.optim.warmup_epochs") for word in words):
             words.append("--config.optim.warmup_epochs=0")
-        if stepwise:
-            words.append("--config.optim.decay_epochs=(1,)")
+        if stepwise:  # the learning rate falls between the two epochs
+            words = [word for word in words if "decay_epochs" not in word] + ["--config.optim.decay_epochs=(1,)"]
     command = [sys.executable, *words]
     if "--watch" in words:  # until it is stopped, or all runs have finished
         sys.exit(subprocess.run(["timeout", "20", *command], check=False).returncode not in (0, 124))
