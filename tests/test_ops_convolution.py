@@ -99,12 +99,15 @@ def test_bfloat16_stays_bfloat16(name: str) -> None:
     np.testing.assert_allclose(half.astype(jnp.float32), exact, atol=0.02 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("side", [1, 3])
 @pytest.mark.parametrize(("platform", "stride", "apart"), [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
-def test_an_nvidia_gpu_takes_the_pixels_of_a_stride_before_the_product(platform: str, stride: int, apart: bool):
+def test_an_nvidia_gpu_takes_the_pixels_of_a_stride_before_the_product(
+    platform: str, stride: int, apart: bool, side: int
+):
     # Within the product XLA's compiler for them (jax 0.11) dies, and a ResNet-50 cannot be trained.
     def gradient(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
         return jax.grad(lambda x, kernel: conv(x, kernel, stride=stride).sum(), argnums=(0, 1))(x, kernel)
 
-    arrays = draw(Case((4, 4), (1, 1), stride=stride))
+    arrays = draw(Case((4, 4), (side, side), stride=stride))
     program = jax.jit(gradient).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
     assert ("optimization_barrier" in program) == apart

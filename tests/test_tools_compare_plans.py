@@ -31,6 +31,7 @@ def write(tmp_path: Path) -> Write:
             "chip": {"name": "v5e"},
             "chips": 4,
             "batch_size": 1000,
+            "refusal": None,
             "modeled_step_seconds": 0.01,
             "roofline_seconds": {"arithmetic": 1.0, "memory": 1.0, "interconnect": 0.002},
             "cycles_by_kind": {"products": 3000, "optimizer": 1000},
@@ -90,6 +91,7 @@ def test_what_cannot_be_compared_is_refused(write: Write, tmp_path: Path, monkey
         (write("other.json", model, chips=8), r"other.json and .*first.json plan different runs.*config\.model;"),
         (write("again.json"), "plan the same batch on v5e:1x4; leave one out"),
         (write("cpu.json", modeled_step_seconds=None, topology="cpu:8"), "cpu:8 is no TPU"),
+        (write("large.json", refusal="Used 19.8G of 15.75G hbm"), "does not fit on v5e:1x4; leave it out"),
         (tmp_path / "missing.json", "missing.json is no plan"),
         (write("list.json", settings={"model": None}), "list.json is no plan"),
     ):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp  # noqa: F401  (the example)
 
-from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv, window_conv, xla_conv
+from convnext_jax.ops.dense_convolution import Padding, Window, dense_conv, taken_apart, window_conv, xla_conv
 from convnext_jax.ops.grouped_convolution import grouped_conv
 from convnext_jax.ops.matmul import matmul
 
@@ -71,24 +71,11 @@ def conv(
     if groups == 1 and unpadded and height == width == stride:
         return _merge_patches(x, kernel)
     if groups == 1 and unpadded and height == width == 1:
-        return matmul(_every(stride, x), kernel[0, 0])
+        return matmul(taken_apart(lambda x: x[:, ::stride, ::stride], x, stride), kernel[0, 0])
     window = Window(stride, padding)
     if groups == 1 and height * width * inputs <= _WINDOW_VALUES:
         return window_conv(window, x, kernel)
     return dense_conv(window, x, kernel) if groups == 1 else grouped_conv(window, groups, x, kernel)
-
-
-def _every(stride: int, x: jax.Array) -> jax.Array:
-    """[B,H,W,C] -> [B,H',W',C], one pixel in a number of rows and columns, H' = ceil(H / stride)."""
-    if stride == 1:
-        return x
-
-    def pixels(x: jax.Array) -> jax.Array:
-        return x[:, ::stride, ::stride]
-
-    # XLA for NVIDIA GPUs (jax 0.11) would take the pixels within the product for the kernel's gradient, and dies of it:
-    # "triton_tiling_propagation.cc: Check failed: subdim_size_accumulator == dim_size".
-    return jax.lax.platform_dependent(x, cuda=lambda x: jax.lax.optimization_barrier(pixels(x)), default=pixels)
 
 
 def _merge_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -48,12 +48,28 @@ def xla_conv(window: Window, x: jax.Array, kernel: jax.Array, groups: int = 1) -
 def window_conv(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves [B,H,W,C] with [k,l,C,D] as one product: each window is written out as a row."""
     height, width, _, outputs = kernel.shape
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
     stride = window.stride
-    rows = (x.shape[1] - height) // stride * stride + 1
-    columns = (x.shape[2] - width) // stride * stride + 1
-    windows = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(height) for j in range(width)]
-    return matmul(jnp.concatenate(windows, axis=-1), kernel.reshape(-1, outputs))
+
+    def windows(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+        rows = (x.shape[1] - height) // stride * stride + 1
+        columns = (x.shape[2] - width) // stride * stride + 1
+        places = [(i, j) for i in range(height) for j in range(width)]
+        parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places]
+        return jnp.concatenate(parts, axis=-1)
+
+    return matmul(taken_apart(windows, x, stride), kernel.reshape(-1, outputs))
+
+
+def taken_apart(pixels: Callable[[jax.Array], jax.Array], x: jax.Array, stride: int) -> jax.Array:
+    """Returns ``pixels(x)``, pixels at a distance of ``stride``, so that a product can follow on every platform.
+
+    XLA for NVIDIA GPUs (jax 0.11) would take the pixels within the product for the kernel's gradient, and dies of it:
+    "triton_tiling_propagation.cc: Check failed: subdim_size_accumulator == dim_size".
+    """
+    if stride == 1:
+        return pixels(x)
+    return jax.lax.platform_dependent(x, cuda=lambda x: jax.lax.optimization_barrier(pixels(x)), default=pixels)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

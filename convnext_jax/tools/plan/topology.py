@@ -71,8 +71,7 @@ def check_compiler(topology: Topology) -> None:
 
 
 def compiler_mismatch() -> str | None:
-    """Returns what is wrong with the version of TPU's compiler for this version of JAX; None if they were released
-    together, or that is not known."""
+    """Returns how TPU's compiler differs from the release that belongs to this JAX; None if it is not known to."""
     found = importlib.metadata.version("libtpu")
     for requirement in importlib.metadata.requires("jax") or ():
         wanted = re.match(r"libtpu *== *([\d.]+)\.\*", requirement)
