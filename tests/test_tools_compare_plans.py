@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from convnext_jax.errors import UserError
@@ -31,7 +32,7 @@ def write(tmp_path: Path) -> Write:
             "chip": {"name": "v5e"},
             "chips": 4,
             "batch_size": 1000,
-            "refusal": None,
+            "refusal": "",
             "modeled_step_seconds": 0.01,
             "roofline_seconds": {"arithmetic": 1.0, "memory": 1.0, "interconnect": 0.002},
             "cycles_by_kind": {"products": 3000, "optimizer": 1000},
@@ -97,3 +98,9 @@ def test_what_cannot_be_compared_is_refused(write: Write, tmp_path: Path, monkey
     ):
         with pytest.raises(UserError, match=message):
             call(monkeypatch, first, second)
+
+
+def test_the_records_are_plans(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    # What the fixture makes up must be what tools.plan writes.
+    call(monkeypatch, *(ROOT / "benchmarks" / "results").glob("plan_cifar100_v5p_*.json"))
+    assert capsys.readouterr().out.count("| v5p:") == 4

@@ -72,7 +72,7 @@ def read_plan(file: Path) -> Plan:
     try:
         plan = parse_json(file.read_bytes())
         name, settings = plan["topology"], plan["settings"]
-        if plan["refusal"] is not None:
+        if plan["refusal"]:
             raise UserError(f"{file} has no modeled time, since its run does not fit on {name}; leave it out")
         seconds, cycles = plan["modeled_step_seconds"], plan["cycles_by_kind"]
         if seconds is None or cycles is None:
