@@ -48,7 +48,8 @@ for name in a b; do cp -r runs/c100 runs/$name; done
 for seed in 0 1 2; do cp -r runs/c100 runs/seed_$seed; done
 ln -s runs/W W
 python train.py --config configs/digit_scenes.py --workdir runs/scenes
-python -m convnext_jax.tools.export --workdir runs/c100 --format timm --output granted
+python train.py --config configs/cifar100.py --config.model.stem=patch4 --workdir runs/published
+python -m convnext_jax.tools.export --workdir runs/published --format timm --output granted
 cp granted/model.safetensors convnext_tiny.safetensors
 python -m convnext_jax.tools.import_torch convnext_tiny.safetensors --model convnext_tiny --output weights/tiny
 """
@@ -187,11 +188,14 @@ def prepare(folder: Path, name: str, version: str, size: int, classes: int) -> N
 def as_python(words: list[str]) -> NoReturn:
     """Goes on as Python with the same command, with a schedule of one epoch if it trains."""
     words = ["3" if word == "1234" else word for word in words]  # a step that a short run has
-    if "convnext_jax.tools.sweep" in words:
+    if {"convnext_jax.tools.sweep", "convnext_jax.tools.benchmark"} & set(words):
         words += [f"--config.run.{name}={value}" for name, value in SHORT.items()]
+    if "sweeps/digits_lr.py" in words:  # warms up for two epochs
+        words.append("--config.optim.warmup_epochs=0")
     if words[0] == "train.py":
         stepwise = any("_sgd/" in word or "decay_epochs" in word for word in words)
-        epochs = {"epochs": "2"} if "--extend" in words or stepwise else {}
+        # runs/c100 has two checkpoints to average.
+        epochs = {"epochs": "2"} if "--extend" in words or stepwise or "runs/c100" in words else {}
         words += [f"--config.run.{name}={value}" for name, value in (SHORT | epochs).items()]
         if not any(word.startswith("--config.optim.warmup_epochs") for word in words):
             words.append("--config.optim.warmup_epochs=0")

@@ -89,3 +89,19 @@ def test_bfloat16_is_summed_in_float32() -> None:
 def test_global_average_pool_of_a_map_that_is_not_square() -> None:
     x = images(2, 3, 5, 4)
     np.testing.assert_allclose(global_average_pool(jnp.asarray(x)), x.mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("side", [(6, 6), (7, 8), (9, 5)])
+def test_the_gradient_of_windows_that_touch_is_that_of_xla(size: int, side: tuple[int, int]) -> None:
+    """To the last bit, ties included: a third of the values are equal."""
+    x = jnp.asarray(np.maximum(images(2, *side, 3), 0.5))
+    grad = jnp.asarray(images(2, side[0] // size, side[1] // size, 3, seed=4))
+
+    def of_xla(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, size, size, 1), "VALID")
+
+    expected, pull_back = jax.vjp(of_xla, x)
+    found, own = jax.vjp(lambda x: max_pool(x, size, stride=size), x)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(own(grad)[0], pull_back(grad)[0])

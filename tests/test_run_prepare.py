@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import TINY
@@ -12,9 +13,12 @@ from PIL import Image
 from test_run_loop import last_params, run
 from tiny import tiny_dataset, tiny_experiment, tiny_model
 
+from convnext_jax.batches.preprocess import normalize
 from convnext_jax.config import AugmentConfig, Experiment, OptimConfig
 from convnext_jax.errors import UserError
+from convnext_jax.layers.whitening import whitening_kernel
 from convnext_jax.models import split_model
+from convnext_jax.models.airbench import AirbenchArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture, BuildOptions, Model
 from convnext_jax.models.weights import ModelFolder
@@ -229,3 +233,15 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_has_begun(tmp_path: Pat
     with pytest.raises(UserError, match="absent holds no weights to start from"):
         run(starting_from(tmp_path / "absent"), tmp_path / "run")
     assert not (tmp_path / "run" / "dataset.json").exists()
+
+
+def test_a_network_takes_statistics_of_its_training_images_before_the_first_step() -> None:
+    experiment = tiny_experiment(AirbenchArchitecture((8, 8)))
+    plan = make_plan(experiment, DATASET, Sharding(make_mesh(jax.devices()[:2])))
+    drawn, state = initial_state(plan), initial_state(plan, images=DATASET.train.images)
+    images = np.asarray(normalize(jnp.asarray(DATASET.train.images), plan.record.normalization))
+    kernel = state.batch_stats["stem"]["whitening"]["kernel"]
+    np.testing.assert_array_equal(kernel, whitening_kernel(images, 2))
+    assert np.abs(kernel - drawn.batch_stats["stem"]["whitening"]["kernel"]).max() > 0.1
+    assert kernel.sharding == drawn.batch_stats["stem"]["whitening"]["kernel"].sharding
+    jax.tree.map(np.testing.assert_array_equal, state.params, drawn.params)

@@ -62,6 +62,7 @@ class Conv(nnx.Module):
       groups: parts that the channels are split into.
       bias: whether there is a bias.
       role: what the kernel is for. By default that of a hidden convolution, grouped if there are groups.
+      identity: whether output c starts as input c, where there is one; see `Initializer.kernel`.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class Conv(nnx.Module):
         groups: int = 1,
         bias: bool = True,
         role: Role | None = None,
+        identity: bool = False,
     ) -> None:
         role = role or (Role.CONVOLUTION if groups == 1 else Role.GROUPED)
-        self.kernel = init.kernel((size, size, inputs // groups, outputs), role)
+        self.kernel = init.kernel((size, size, inputs // groups, outputs), role, identity=identity)
         self.bias = constant(outputs, 0.0, Role.BIAS) if bias else None
         self.stride = stride
         self.padding = ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding

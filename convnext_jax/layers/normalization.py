@@ -35,14 +35,15 @@ class BatchNorm(nnx.Module):
       size: channels.
       momentum: share of the batch's statistics that enters the running ones each time. PyTorch's definition.
       epsilon: added to the variance.
+      scaled: whether the scale is learned; without, it is 1.
 
     Reference:
       Ioffe and Szegedy, `Batch Normalization <https://arxiv.org/abs/1502.03167>`_, 2015. As in PyTorch the running
       variance is the unbiased one, and the batch is normalized by the biased one.
     """
 
-    def __init__(self, size: int, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
-        self.scale = constant(size, 1.0, Role.NORM)
+    def __init__(self, size: int, *, momentum: float = 0.1, epsilon: float = 1e-5, scaled: bool = True) -> None:
+        self.scale = constant(size, 1.0, Role.NORM) if scaled else None
         self.bias = constant(size, 0.0, Role.NORM)
         self.mean = nnx.BatchStat(jax.device_put(np.zeros(size, np.float32)))
         self.variance = nnx.BatchStat(jax.device_put(np.ones(size, np.float32)))
@@ -61,7 +62,9 @@ class BatchNorm(nnx.Module):
             self._follow(self.mean, mean)
             self._follow(self.variance, variance * (count / max(count - 1, 1)))
         normal = (x32 - mean) * jax.lax.rsqrt(variance + self.epsilon)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+        if self.scale is not None:
+            normal = normal * self.scale[...]
+        return (normal + self.bias[...]).astype(x.dtype)
 
     def _follow(self, running: nnx.BatchStat[jax.Array], batch: jax.Array) -> None:
         running[...] = (1.0 - self.momentum) * running[...] + self.momentum * jax.lax.stop_gradient(batch)

@@ -103,14 +103,16 @@ class Initializer:
         """Returns the same initializer with a deviation of its own."""
         return Initializer(self.seed, self.scheme, deviation)
 
-    def kernel(self, shape: tuple[int, ...], role: Role) -> nnx.Param[jax.Array]:
+    def kernel(self, shape: tuple[int, ...], role: Role, *, identity: bool = False) -> nnx.Param[jax.Array]:
         """Draws a kernel. Its last axis is its outputs, all axes before are its inputs.
+
+        With ``identity`` output c of a convolution returns input c, where there is one; further outputs are drawn.
 
         The ``trunc_normal_(std=.02)`` of the reference cuts at -2 and 2, a hundred deviations away: a plain normal.
         NumPy draws it, because XLA would compile a generator for each shape, ten seconds for a small model on a CPU.
         While tracing, the draw is behind a callback, so that `jax.eval_shape` allocates nothing.
         """
-        draw = functools.partial(_draw_normal, self.seed, self._deviation(shape), shape)
+        draw = functools.partial(_draw_normal, self.seed, self._deviation(shape), shape, identity=identity)
         if isinstance(jax.numpy.zeros(()), jax.core.Tracer):
             return parameter(jax.pure_callback(draw, jax.ShapeDtypeStruct(shape, np.float32)), role)
         return parameter(jax.device_put(draw()), role)
@@ -125,9 +127,16 @@ class Initializer:
         return math.sqrt(2.0 / (math.prod(shape[:-2]) * shape[-1]))
 
 
-def _draw_normal(seed: np.random.SeedSequence, deviation: float, shape: tuple[int, ...]) -> np.ndarray:
+def _draw_normal(
+    seed: np.random.SeedSequence, deviation: float, shape: tuple[int, ...], *, identity: bool = False
+) -> np.ndarray:
     normal = np.random.default_rng(seed).standard_normal(shape, np.float32)
     normal *= np.float32(deviation)
+    if identity:
+        *window, inputs, outputs = shape
+        channels = np.arange(min(inputs, outputs))
+        normal[..., channels] = 0
+        normal[(*(side // 2 for side in window), channels, channels)] = 1
     return normal
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from convnext_jax.ops.convolution import Padding
+from convnext_jax.ops.max_pool import tiled_max_pool
 
 
 def max_pool(x: jax.Array, size: int, *, stride: int, padding: int | Padding = 0, partial: bool = False) -> jax.Array:
@@ -30,6 +31,8 @@ def max_pool(x: jax.Array, size: int, *, stride: int, padding: int | Padding = 0
         below += -(x.shape[1] + above + below - size) % stride
         right += -(x.shape[2] + left + right - size) % stride
         padding = (above, below), (left, right)
+    if size == stride and _sides(padding) == ((0, 0), (0, 0)):
+        return tiled_max_pool(x, size)
     lowest = np.array(-np.inf, x.dtype)
     return jax.lax.reduce_window(x, lowest, jax.lax.max, *_windows(size, stride, padding))
 

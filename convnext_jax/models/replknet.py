@@ -210,6 +210,7 @@ class LargeKernelConv(nnx.Module):
 def _fold_norm(layer: ConvNorm) -> tuple[jax.Array, jax.Array]:
     """Returns the kernel and the bias of a convolution that does what it and its norm do outside of training."""
     norm = layer.norm
+    assert norm.scale is not None
     scale = norm.scale[...] * jax.lax.rsqrt(norm.variance[...] + norm.epsilon)
     return layer.conv.kernel[...] * scale, norm.bias[...] - norm.mean[...] * scale
 

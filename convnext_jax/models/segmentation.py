@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from convnext_jax.errors import UserError
@@ -77,6 +78,7 @@ class SegmentationModel(Model):
         for_backbone, for_decoder, for_auxiliary = options.init.spawn(3)
         self.backbone = architecture.build(dataclasses.replace(options, init=for_backbone))
         self.classifies = head.classifies
+        self.takes_statistics = self.backbone.takes_statistics
         if not head.classifies:
             _remove_classifier(self.backbone)
         channels = _stage_channels(self.backbone, options.in_channels)
@@ -112,6 +114,10 @@ class SegmentationModel(Model):
             x = self._maps(images, stages)[-2]
             auxiliary = (_at_size_of(images, self.auxiliary(x, key=jax.random.fold_in(key, 3))),)
         return self._outputs(images, stages, key), auxiliary
+
+    def statistics_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Model.statistics_of`."""
+        return {f"{BACKBONE}{path}": array for path, array in self.backbone.statistics_of(images).items()}
 
     def run_stages(self, images: jax.Array, key: jax.Array | None) -> list[Any]:
         """See `Model.run_stages`."""

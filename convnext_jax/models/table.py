@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from convnext_jax.models.airbench import AirbenchArchitecture
 from convnext_jax.models.alexnet import AlexNetArchitecture
 from convnext_jax.models.compact_transformer import CompactTransformerArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
@@ -155,6 +156,10 @@ MODELS: dict[str, Architecture] = {
     "vit_base_patch4": ViTArchitecture(768, 12, 12, patch_size=4, image_size=32),
     # LeCun et al. 1998, for 32 px.
     "lenet5": LeNetArchitecture(),
+    # Jordan 2024 (arXiv 2404.00498), with the sizes of github.com/KellerJordan/cifar10-airbench, for 32 px.
+    "airbench94": AirbenchArchitecture(),
+    "airbench95": AirbenchArchitecture((128, 384, 384)),
+    "airbench96": AirbenchArchitecture((128, 512, 512), depth=3, momentum=0.1),
     # Krizhevsky 2014 (arXiv 1404.5997), as in torchvision, and the widths of Krizhevsky et al. 2012, table 2. For small
     # images the first convolution is 3x3 and the classifier takes the 3x3 map that 32 px leave, or the mean to it.
     "alexnet": AlexNetArchitecture(),

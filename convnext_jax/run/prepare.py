@@ -10,20 +10,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from convnext_jax import data
 from convnext_jax.augment.pipeline import augment, check_augment
+from convnext_jax.batches.preprocess import normalize
 from convnext_jax.batches.resident import ResidentSource, ResidentSplit, abstract_split, put_split
 from convnext_jax.batches.source import BatchSource
 from convnext_jax.batches.streaming import StreamingSource, is_streamed
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
+from convnext_jax.data.dataset import Images
 from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.errors import UserError
 from convnext_jax.memory import memory_size
 from convnext_jax.models.interface import Model
-from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters, split_model
+from convnext_jax.models.parameters import AbstractModel, abstract_model, count_parameters, flat, nested, split_model
 from convnext_jax.models.registry import create_model
 from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.optim.optimizer import make_optimizer
@@ -47,6 +50,8 @@ from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.lock import WorkdirLock
 from convnext_jax.workdir.rollbacks import Rollback, read_rollbacks
 from convnext_jax.workdir.tracking import check_tracker
+
+IMAGES_FOR_STATISTICS = 5000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +263,10 @@ def _prepare(
     if isinstance(source, StreamingSource):
         output.say(f"the training split is streamed from {dataset.origin or 'the host'}")
         source.read_ahead(first_step)
-    state = restore_state(checkpoints, first_step, plan) if first_step else initial_state(plan, weights, output)
+    if first_step:
+        state = restore_state(checkpoints, first_step, plan)
+    else:
+        state = initial_state(plan, weights, output, images=dataset.train.images)
     output.begin(first_step)
     return Run(plan, output, peers, lock, checkpoints, compiler, first_step, state, source, evaluated, resources)
 
@@ -387,13 +395,17 @@ def put_data(plan: RunPlan, dataset: Dataset) -> tuple[BatchSource, ResidentSpli
     return _source(plan.experiment, train, sharding), put_split(dataset.evaluated[1], sharding)
 
 
-def initial_state(plan: RunPlan, weights: Path | None = None, output: Output | None = None) -> TrainState:
+def initial_state(
+    plan: RunPlan, weights: Path | None = None, output: Output | None = None, *, images: Images | None = None
+) -> TrainState:
     """Returns the state of a planned run before its first step, on the devices.
 
     Args:
       plan: the run.
       weights: folder of weights to start from; None draws them at random.
       output: says what of the weights was not taken over.
+      images: those of the training split, for networks that take statistics of them; where nothing is trained, None
+        leaves these as they are drawn.
     """
     experiment, sharding = plan.experiment, plan.spec.sharding
     channels, task = len(plan.record.mean), plan.spec.task
@@ -405,6 +417,9 @@ def initial_state(plan: RunPlan, weights: Path | None = None, output: Output | N
     shardings = sharding.state((plan.model.params, plan.model.batch_stats))
     if weights is None:
         params, batch_stats = jax.jit(draw, out_shardings=shardings)()  # no array is whole anywhere that it need not be
+        if images is not None:
+            own = {path: put(array, flat(shardings[1])[path]) for path, array in _statistics_of(images, plan).items()}
+            batch_stats = nested(flat(batch_stats) | own)
     else:
         params, batch_stats, notes = _start_from(weights, plan, *draw())
         if output is not None:
@@ -412,6 +427,15 @@ def initial_state(plan: RunPlan, weights: Path | None = None, output: Output | N
         params, batch_stats = put((params, batch_stats), shardings)
     make = jax.jit(functools.partial(_initial_state, plan.spec), out_shardings=sharding.state(plan.state))
     return make(params, batch_stats)
+
+
+def _statistics_of(images: Images, plan: RunPlan) -> dict[str, np.ndarray]:
+    """Returns what `Model.statistics_of` returns of training images from all along the split."""
+    model: Model = plan.model.merged()
+    if not model.takes_statistics:
+        return {}
+    which = np.linspace(0, len(images) - 1, min(len(images), IMAGES_FOR_STATISTICS)).astype(np.int64)
+    return model.statistics_of(np.asarray(normalize(jnp.asarray(images[which]), plan.record.normalization)))
 
 
 def _initial_state(spec: StepSpec, params: Any, batch_stats: Any) -> TrainState:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from convnext_jax import data
 from convnext_jax.batches.order import call_length
-from convnext_jax.data.dataset import IGNORED
+from convnext_jax.data.dataset import IGNORED, Images
 from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
 from convnext_jax.models.parameters import flat, merge_model
@@ -90,7 +90,7 @@ def replay(
     plan = make_plan(experiment, dataset, sharding, rollbacks, streamed=streamed)
     if not 1 <= step <= plan.total_steps:
         raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to {plan.total_steps}")
-    from_step, state = _state_before(plan, workdir, step)
+    from_step, state = _state_before(plan, workdir, step, dataset.train.images)
     source, _ = put_data(plan, dataset)
     seed = put(np.uint32(experiment.run.seed), plan.spec.sharding.replicated)
     say(f"taking the steps {from_step + 1} to {step} again")
@@ -112,13 +112,13 @@ def replay(
     return Replay(step, from_step, 255 * (images * std + mean), examples, statistics)
 
 
-def _state_before(plan: RunPlan, workdir: Path, step: int) -> tuple[int, TrainState]:
+def _state_before(plan: RunPlan, workdir: Path, step: int, images: Images) -> tuple[int, TrainState]:
     """Returns the latest state that was kept from before a step, and its step."""
     weights = plan.experiment.model.init_from
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         earlier = [each for each in checkpoints.steps() if each < step]
         if not earlier:
-            return 0, initial_state(plan, None if weights is None else Path(weights))
+            return 0, initial_state(plan, None if weights is None else Path(weights), images=images)
         checkpoints.verify(earlier[-1])
         return earlier[-1], restore_state(checkpoints, earlier[-1], plan)
 
