@@ -196,6 +196,9 @@ COMMANDS = (
         {"--facebookresearch": A_FOLDER, "--output": NEW_FILE},
     ),
     Command("benchmarks.figures", (), {}),
+    Command(
+        "benchmarks.frontier", ("{tmp}/table.json", "--output", "{tmp}/new.png"), {"FILE": A_FILE, "--output": NEW_FILE}
+    ),
     Command("benchmarks.evaluation_cost", WORKDIR, {"--workdir": A_FOLDER, "--output": NEW_FILE}),
     Command(
         "benchmarks.compare",
