@@ -25,7 +25,7 @@ class Run(NamedTuple):
 
     Attributes:
       label: the record's name.
-      minutes: of training at each evaluation.
+      minutes: since the run began, at each evaluation.
       accuracies: top-1 on the test split at each of them, from 0 to 1.
     """
 
@@ -77,7 +77,7 @@ def frontier_chart(runs: list[Run]) -> Figure:
         color, percent = colors[number % len(colors)], [100 * accuracy for accuracy in run.accuracies]
         axes.plot(run.minutes, percent, "-", color=color, linewidth=1)
         axes.plot(run.minutes[-1:], percent[-1:], "o", color=color, label=f"{run.label}: {percent[-1]:.1f}%")
-    axes.set_xlabel("minutes of training")
+    axes.set_xlabel("minutes of the run, evaluations included")
     axes.set_ylabel("top-1 accuracy, test split (%)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

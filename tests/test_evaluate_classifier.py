@@ -121,7 +121,8 @@ def test_features_are_the_input_of_the_last_layer(family: str, tmp_path: Path):
     classifier = convnext_jax.load(write_run(tmp_path, experiment, architecture=architecture))
     features, head = classifier.features(IMAGES), run_model(architecture=architecture).head
     assert features.shape == (len(IMAGES), head.kernel.shape[0]) and features.dtype == np.float32
-    ours = softmax(np.float64(features) @ np.float64(head.kernel[...]) + np.float64(head.bias[...]), -1)
+    bias = 0.0 if head.bias is None else np.float64(head.bias[...])
+    ours = softmax(np.float64(features) @ np.float64(head.kernel[...]) + bias, -1)
     np.testing.assert_allclose(ours, classifier.predict(IMAGES), rtol=1e-4)
     np.testing.assert_allclose(ours, probabilities(scaled(side), architecture=architecture), rtol=1e-4)
 

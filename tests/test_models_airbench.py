@@ -40,7 +40,7 @@ def test_logits_and_features_are_those_of_the_definition(depth: int) -> None:
             y = first + norm(conv(gelu(y), convs[2], padding=1), 2)
         y = gelu(y)
         np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(logits, 0.5 * linear(y.max((1, 2)), params["head"]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits, linear(0.5 * y.max((1, 2)), params["head"]), rtol=1e-4, atol=1e-4)
 
 
 def correlated_images(count: int) -> np.ndarray:

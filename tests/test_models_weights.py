@@ -166,6 +166,15 @@ def test_all_weights_are_taken_over_if_all_fit() -> None:
     assert not notes and params.keys() == fresh.keys()
 
 
+def test_a_head_without_a_bias_is_fresh_for_another_number_of_classes() -> None:
+    small = {"dims": (8, 8)}
+    params, fresh, given, notes = start(folder_of("airbench94", **small), "airbench94", num_classes=4, **small)
+    assert notes == ["a fresh head of 4 classes replaces the one of 13"]
+    np.testing.assert_array_equal(params["head/kernel"], fresh["head/kernel"])
+    kernel = "stages/1/blocks/0/convs/1/kernel"
+    np.testing.assert_array_equal(params[kernel], given[kernel])
+
+
 def test_another_number_of_classes_gets_a_fresh_head_and_says_so() -> None:
     params, fresh, given, notes = start(folder_of(), num_classes=4)
     assert notes == ["a fresh head of 4 classes replaces the one of 13"]

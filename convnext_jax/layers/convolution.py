@@ -62,7 +62,7 @@ class Conv(nnx.Module):
       groups: parts that the channels are split into.
       bias: whether there is a bias.
       role: what the kernel is for. By default that of a hidden convolution, grouped if there are groups.
-      identity: whether output c starts as input c, where there is one; see `Initializer.kernel`.
+      identity: whether output c starts as input c, where there is one; without groups. See `Initializer.kernel`.
     """
 
     def __init__(

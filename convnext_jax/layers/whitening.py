@@ -9,14 +9,14 @@ from convnext_jax.layers.parameters import Initializer, Role, constant
 from convnext_jax.ops.convolution import conv
 
 EPSILON = 5e-4  # added to the variance of a component; that of Jordan 2024
+_CHUNK = 100  # images whose patches are in memory at a time
 
 
 class Whitening(nnx.Module):
     """Convolution with the principal components of patches and their negatives, each divided by its deviation.
 
-    The kernel is a running statistic, not a parameter: no gradient reaches it. It is drawn at random until
-    `whitening_kernel` of training images takes its place, which `convnext_jax.run` does before the first step. The bias
-    is learned.
+    The kernel is a running statistic, not a parameter: no gradient reaches it. It is drawn at random until a training
+    puts `whitening_kernel` of its images in its place, before the first step. The bias is learned.
 
     Args:
       init: draws the kernel.
@@ -52,9 +52,16 @@ def whitening_kernel(images: np.ndarray, size: int) -> np.ndarray:
     Returns:
       float32 [k,k,C,2 k^2 C]: the components in ascending order of their variance, then their negatives.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(images.astype(np.float64), (size, size), (1, 2))
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * images.shape[-1])
-    variances, components = np.linalg.eigh(patches.T @ patches / len(patches))
-    components = components * np.sign(components.sum(0) + 1e-12)  # a decomposition leaves the sign open
+    length = size * size * images.shape[-1]
+    products, count = np.zeros((length, length)), 0
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK].astype(np.float64)
+        windows = np.lib.stride_tricks.sliding_window_view(chunk, (size, size), (1, 2))
+        patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, length)
+        products += patches.T @ patches
+        count += len(patches)
+    variances, components = np.linalg.eigh(products / count)
+    # A decomposition leaves the signs open. Weights without a symmetry settle them.
+    components = components * np.sign(np.cos(np.arange(length)) @ components)
     whitening = components / np.sqrt(variances + EPSILON)
     return np.concatenate([whitening, -whitening], 1).reshape(size, size, images.shape[-1], -1).astype(np.float32)

@@ -1,7 +1,7 @@
 """Airbench: small convolutional networks that learn CIFAR-10 in the fewest operations.
 
 Jordan, `94% on CIFAR-10 in 3.29 Seconds on a Single GPU <https://arxiv.org/abs/2404.00498>`_, 2024, and
-github.com/KellerJordan/cifar10-airbench for the sizes of today. A fixed convolution that whitens the pixels, three
+github.com/KellerJordan/cifar10-airbench for the current sizes. A fixed convolution that whitens the pixels, three
 blocks that halve the map, and the maximum over the last map. The norms have no scale, and a convolution starts as the
 identity where it can.
 """
@@ -38,7 +38,7 @@ class AirbenchArchitecture(Architecture):
       patch_size: side of the patches that are whitened, in pixels.
       momentum: of the norms, in (0, 1]; see `BatchNorm`. With a large one few steps are enough for the running
         statistics.
-      logit_scale: factor of the logits.
+      logit_scale: factor before the head.
     """
 
     initialization: ClassVar[str] = "fan_in"
@@ -119,7 +119,6 @@ class Airbench(Model):
     """Whitening, blocks, the maximum over the map, a linear head without a bias."""
 
     architecture: AirbenchArchitecture
-    takes_statistics = True
 
     def __init__(self, architecture: AirbenchArchitecture, options: BuildOptions) -> None:
         super().__init__(architecture, options)
@@ -140,4 +139,4 @@ class Airbench(Model):
     def classify(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """See `Model.classify`."""
         x = x.astype("float32").max((1, 2))  # [B,C]
-        return self.head(dropout(x, self.dropout, dropout_key(key))) * self.architecture.logit_scale
+        return self.head(dropout(x, self.dropout, dropout_key(key)) * self.architecture.logit_scale)

@@ -251,8 +251,6 @@ class Model(nnx.Module):
     stages: nnx.List[Stage]
     # Whether the logits depend on the map of the last stage. A head on a class token reads nothing else.
     reads_last_map: bool = True
-    # Whether `statistics_of` returns any.
-    takes_statistics: bool = False
 
     def __init__(self, architecture: Architecture, options: BuildOptions) -> None:
         self.architecture = architecture
@@ -305,13 +303,18 @@ class Model(nnx.Module):
     def statistics_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the running statistics that a training takes from its images before the first step, by their paths.
 
-        Networks whose first layer is made of the images override it; others have none.
+        Networks whose first layer is computed from the images override it; others have none.
 
         Args:
           images: float32 [N,H,W,C], normalized.
         """
         del images
         return {}
+
+    @property
+    def takes_statistics(self) -> bool:
+        """Whether `statistics_of` returns any."""
+        return type(self).statistics_of is not Model.statistics_of
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """Returns the output of each stage, for use as a backbone.

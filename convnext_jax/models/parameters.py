@@ -22,7 +22,7 @@ def split_model(model: nnx.Module) -> tuple[Definition, Tree, Tree]:
     Returns:
       The definition is hashable, and equal for equal models, so it can be a static argument of `jax.jit`. The
       parameters are a nested dictionary with string keys ("0", "1", ... for the entries of a list) and float32 arrays.
-      The running statistics of BatchNorm are a dictionary of the same kind, empty if there is no BatchNorm.
+      The running statistics are a dictionary of the same kind, empty if there are none.
     """
     definition, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return definition, *(_with_string_keys(nnx.to_pure_dict(state)) for state in (params, batch_stats))

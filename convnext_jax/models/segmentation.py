@@ -78,7 +78,6 @@ class SegmentationModel(Model):
         for_backbone, for_decoder, for_auxiliary = options.init.spawn(3)
         self.backbone = architecture.build(dataclasses.replace(options, init=for_backbone))
         self.classifies = head.classifies
-        self.takes_statistics = self.backbone.takes_statistics
         if not head.classifies:
             _remove_classifier(self.backbone)
         channels = _stage_channels(self.backbone, options.in_channels)
@@ -118,6 +117,11 @@ class SegmentationModel(Model):
     def statistics_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See `Model.statistics_of`."""
         return {f"{BACKBONE}{path}": array for path, array in self.backbone.statistics_of(images).items()}
+
+    @property
+    def takes_statistics(self) -> bool:
+        """See `Model.takes_statistics`."""
+        return self.backbone.takes_statistics
 
     def run_stages(self, images: jax.Array, key: jax.Array | None) -> list[Any]:
         """See `Model.run_stages`."""

@@ -181,12 +181,12 @@ def start_from(
     fresh, given, notes = flat(params), flat(folder.params), []
     if not folder.verified:
         notes.append(UNVERIFIED)
-    bias = fresh.get("head/bias")  # a backbone may have no head
+    kernel = fresh.get("head/kernel")  # a backbone may have no head
     if not folder.class_names:
         notes.append("the weights are of a backbone alone, and the classifier is fresh")
         given = {path: fresh[path] for path in fresh if not is_of_backbone(path)} | given
-    elif bias is not None and bias.size != len(folder.class_names):
-        notes.append(f"a fresh head of {bias.size} classes replaces the one of {len(folder.class_names)}")
+    elif kernel is not None and kernel.shape[-1] != len(folder.class_names):
+        notes.append(f"a fresh head of {kernel.shape[-1]} classes replaces the one of {len(folder.class_names)}")
         given |= {path: fresh[path] for path in fresh if _is_of_a_head(path)}
     for path, array in given.items():
         if path not in fresh or array.shape == fresh[path].shape:

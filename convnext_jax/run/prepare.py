@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,16 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from numpy.typing import ArrayLike
 
 from convnext_jax import data
 from convnext_jax.augment.pipeline import augment, check_augment
-from convnext_jax.batches.preprocess import normalize
 from convnext_jax.batches.resident import ResidentSource, ResidentSplit, abstract_split, put_split
 from convnext_jax.batches.source import BatchSource
 from convnext_jax.batches.streaming import StreamingSource, is_streamed
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
-from convnext_jax.data.dataset import Images
 from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.errors import UserError
 from convnext_jax.memory import memory_size
@@ -51,7 +50,7 @@ from convnext_jax.workdir.lock import WorkdirLock
 from convnext_jax.workdir.rollbacks import Rollback, read_rollbacks
 from convnext_jax.workdir.tracking import check_tracker
 
-IMAGES_FOR_STATISTICS = 5000
+PIXELS_FOR_STATISTICS = 5000 * 32 * 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +265,9 @@ def _prepare(
     if first_step:
         state = restore_state(checkpoints, first_step, plan)
     else:
-        state = initial_state(plan, weights, output, images=dataset.train.images)
+        # The lead's, since other processors may round them otherwise.
+        statistics = peers.of_lead({k: v.tolist() for k, v in training_statistics(plan, dataset).items()})
+        state = initial_state(plan, weights, output, statistics)
     output.begin(first_step)
     return Run(plan, output, peers, lock, checkpoints, compiler, first_step, state, source, evaluated, resources)
 
@@ -396,7 +397,10 @@ def put_data(plan: RunPlan, dataset: Dataset) -> tuple[BatchSource, ResidentSpli
 
 
 def initial_state(
-    plan: RunPlan, weights: Path | None = None, output: Output | None = None, *, images: Images | None = None
+    plan: RunPlan,
+    weights: Path | None = None,
+    output: Output | None = None,
+    statistics: Mapping[str, ArrayLike] | None = None,
 ) -> TrainState:
     """Returns the state of a planned run before its first step, on the devices.
 
@@ -404,8 +408,8 @@ def initial_state(
       plan: the run.
       weights: folder of weights to start from; None draws them at random.
       output: says what of the weights was not taken over.
-      images: those of the training split, for networks that take statistics of them; where nothing is trained, None
-        leaves these as they are drawn.
+      statistics: `training_statistics` of the data. None leaves these as they are drawn, which is enough where nothing
+        is trained. Weights have their own.
     """
     experiment, sharding = plan.experiment, plan.spec.sharding
     channels, task = len(plan.record.mean), plan.spec.task
@@ -417,8 +421,9 @@ def initial_state(
     shardings = sharding.state((plan.model.params, plan.model.batch_stats))
     if weights is None:
         params, batch_stats = jax.jit(draw, out_shardings=shardings)()  # no array is whole anywhere that it need not be
-        if images is not None:
-            own = {path: put(array, flat(shardings[1])[path]) for path, array in _statistics_of(images, plan).items()}
+        if statistics:
+            places = flat(shardings[1])
+            own = {path: put(np.asarray(values, np.float32), places[path]) for path, values in statistics.items()}
             batch_stats = nested(flat(batch_stats) | own)
     else:
         params, batch_stats, notes = _start_from(weights, plan, *draw())
@@ -429,13 +434,19 @@ def initial_state(
     return make(params, batch_stats)
 
 
-def _statistics_of(images: Images, plan: RunPlan) -> dict[str, np.ndarray]:
-    """Returns what `Model.statistics_of` returns of training images from all along the split."""
+def training_statistics(plan: RunPlan, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Returns the running statistics that the network takes of training images, evenly spread over the split.
+
+    See `Model.statistics_of`; most networks take none, and then no image is read.
+    """
     model: Model = plan.model.merged()
     if not model.takes_statistics:
         return {}
-    which = np.linspace(0, len(images) - 1, min(len(images), IMAGES_FOR_STATISTICS)).astype(np.int64)
-    return model.statistics_of(np.asarray(normalize(jnp.asarray(images[which]), plan.record.normalization)))
+    images = dataset.train.images
+    count, height, width, _ = images.shape
+    which = np.linspace(0, count - 1, min(count, max(1, PIXELS_FOR_STATISTICS // (height * width)))).astype(np.int64)
+    mean, std = (np.asarray(values, np.float32) for values in (plan.record.mean, plan.record.std))
+    return model.statistics_of((images[which] / np.float32(255) - mean) / std)
 
 
 def _initial_state(spec: StepSpec, params: Any, batch_stats: Any) -> TrainState:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from convnext_jax import data
 from convnext_jax.batches.order import call_length
-from convnext_jax.data.dataset import IGNORED, Images
+from convnext_jax.data.dataset import IGNORED, Dataset
 from convnext_jax.errors import UserError
 from convnext_jax.keys import Stream, stream_key
 from convnext_jax.models.parameters import flat, merge_model
@@ -25,6 +25,7 @@ from convnext_jax.run.prepare import (
     make_plan,
     put_data,
     restore_state,
+    training_statistics,
 )
 from convnext_jax.sharding import Sharding, put
 from convnext_jax.tasks.classification import MixedLabels
@@ -90,7 +91,7 @@ def replay(
     plan = make_plan(experiment, dataset, sharding, rollbacks, streamed=streamed)
     if not 1 <= step <= plan.total_steps:
         raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to {plan.total_steps}")
-    from_step, state = _state_before(plan, workdir, step, dataset.train.images)
+    from_step, state = _state_before(plan, workdir, step, dataset)
     source, _ = put_data(plan, dataset)
     seed = put(np.uint32(experiment.run.seed), plan.spec.sharding.replicated)
     say(f"taking the steps {from_step + 1} to {step} again")
@@ -112,13 +113,14 @@ def replay(
     return Replay(step, from_step, 255 * (images * std + mean), examples, statistics)
 
 
-def _state_before(plan: RunPlan, workdir: Path, step: int, images: Images) -> tuple[int, TrainState]:
+def _state_before(plan: RunPlan, workdir: Path, step: int, dataset: Dataset) -> tuple[int, TrainState]:
     """Returns the latest state that was kept from before a step, and its step."""
     weights = plan.experiment.model.init_from
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         earlier = [each for each in checkpoints.steps() if each < step]
         if not earlier:
-            return 0, initial_state(plan, None if weights is None else Path(weights), images=images)
+            folder = None if weights is None else Path(weights)
+            return 0, initial_state(plan, folder, statistics=training_statistics(plan, dataset))
         checkpoints.verify(earlier[-1])
         return earlier[-1], restore_state(checkpoints, earlier[-1], plan)
 

@@ -20,7 +20,7 @@ class BatchResult:
     Attributes:
       metrics: means over the batch, float32 scalars by name: ``loss``, with that of auxiliary heads, and those of the
         task.
-      batch_stats: the running statistics of BatchNorm after the batch.
+      batch_stats: the running statistics after the batch.
     """
 
     metrics: dict[str, jax.Array]
@@ -36,7 +36,7 @@ def gradient(
       definition: the model without its parameters.
       task: the loss and the metrics.
       params: the parameters.
-      batch_stats: the running statistics of BatchNorm.
+      batch_stats: the running statistics.
       inputs: float32 [B,H,W,C].
       targets: those of the task for the B images.
       key: for the model's own randomness.
@@ -72,7 +72,7 @@ def accumulated_gradient(
       task: the loss and the metrics.
       parts: how many; divides B.
       params: the parameters.
-      batch_stats: the running statistics of BatchNorm.
+      batch_stats: the running statistics.
       inputs: float32 [B,H,W,C].
       targets: those of the task for the B images, a tree of arrays [B,...].
       key: for the model's own randomness.

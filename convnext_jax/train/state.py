@@ -18,7 +18,7 @@ class TrainState:
       step: int32 scalar, how many steps are done.
       params: the parameters, nested dictionaries of float32 arrays.
       opt_state: the optimizer's state for them.
-      batch_stats: the running statistics of BatchNorm, nested dictionaries, empty without BatchNorm.
+      batch_stats: the running statistics, nested dictionaries, empty if there are none.
       ema: the exponential moving average of the parameters, empty if none is kept.
       ema_batch_stats: that of the running statistics.
     """
