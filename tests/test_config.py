@@ -462,13 +462,13 @@ def paper_arguments() -> list[tuple[str, str]]:
     return arguments + [("course_report", name) for name in course_report["MODELS"]]
 
 
-def test_the_fast_config_takes_either_data_set_and_refuses_others():
+def test_the_fast_config_is_sound_with_each_argument_and_refuses_others():
     module = runpy.run_path(str(CONFIG_FOLDER / "fast.py"))
-    experiments = [parse_experiment(module["get_config"](name)) for name in module["DATA"]]
-    assert [experiment.data.name for experiment in experiments] == ["cifar100", "cifar10"]
+    experiments = [parse_experiment(module["get_config"](name)) for name in module["RUNS"]]
+    assert [experiment.data.name for experiment in experiments] == ["cifar100", "cifar100", "cifar10"]
     for experiment in experiments:
         check_names(experiment)
-    with pytest.raises(UserError, match="--config ...:cifar1000 is not one of the data sets; did you mean 'cifar100'"):
+    with pytest.raises(UserError, match="--config ...:cifar1000 is not one of these runs; did you mean 'cifar100'"):
         module["get_config"]("cifar1000")
 
 
