@@ -1,6 +1,6 @@
 """Draws accuracy against time from the records of runs: what can be had in half an hour, in an hour, in a night.
 
-python -m benchmarks.frontier benchmarks/results/cifar100_cpu*.json --output docs/images/frontier.png
+python benchmarks/frontier.py benchmarks/results/cifar100_cpu*.json --output docs/images/frontier.png
 """
 
 import sys
