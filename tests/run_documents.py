@@ -190,7 +190,6 @@ def as_python(words: list[str]) -> NoReturn:
     words = ["3" if word == "1234" else word for word in words]  # a step that a short run has
     if {"convnext_jax.tools.sweep", "convnext_jax.tools.benchmark"} & set(words):
         words += [f"--config.run.{name}={value}" for name, value in SHORT.items()]
-    if "sweeps/digits_lr.py" in words:  # warms up for two epochs
         words.append("--config.optim.warmup_epochs=0")
     if words[0] == "train.py":
         stepwise = any("_sgd/" in word or "decay_epochs" in word for word in words)

@@ -148,6 +148,18 @@ def test_what_a_library_cannot_compute_is_refused(
         pytorch_model(with_architecture(network, name, **fields), library)
 
 
+def test_a_folder_of_weights_in_bfloat16_answers_alike_and_says_so(
+    network: OpenedClassifier, workdir: Path, tmp_path: Path
+):
+    lines = write_export(network, "convnext_jax", tmp_path / "weights", stored="bfloat16")
+    assert lines == ["parameters rounded to bfloat16; figures are those of float32"]
+    assert f"- {lines[0]}" in (tmp_path / "weights" / "README.md").read_text()
+    ours, found = (
+        convnext_jax.load(folder, image_size=16).predict(IMAGES) for folder in (workdir, tmp_path / "weights")
+    )
+    assert 0 < np.abs(found - ours).max() < 0.02
+
+
 def test_a_folder_of_weights_is_a_format_and_can_be_exported(network: OpenedClassifier, workdir: Path, tmp_path: Path):
     write_export(network, "convnext_jax", tmp_path / "weights")
     ours = convnext_jax.load(workdir).predict(IMAGES)
@@ -295,7 +307,8 @@ def test_the_card_has_the_figures_of_these_weights_alone(network: OpenedClassifi
     ("arguments", "message"),
     [
         (("--format", "tim"), "--format tim: unknown; did you mean 'timm'?"),
-        (("--format", "timm", "--dtype", "bfloat16"), "--dtype bfloat16 is for --format stablehlo"),
+        (("--format", "timm", "--dtype", "bfloat16"), "--dtype bfloat16 is for --format stablehlo and convnext_jax"),
+        (("--format", "convnext_jax", "--dtype", "auto"), "--dtype auto is for --format stablehlo; take --dtype"),
         (("--format", "timm", "--step", "7"), "no checkpoint '7'; there are 5, 10"),
         (("--format", "convnext_jax", "--image_size", "0"), "image_size=0"),
     ],

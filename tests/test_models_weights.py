@@ -58,6 +58,20 @@ def test_the_folder_alone_builds_the_network_and_says_how_to_feed_it(tmp_path: P
     assert model(jnp.zeros((2, 16, 16, 3))).shape == (2, 5)
 
 
+def test_parameters_stored_in_bfloat16_are_half_as_large_and_read_as_float32(tmp_path: Path) -> None:
+    written = folder_of("resnet18", **SMALL)
+    for dtype in ("float32", "bfloat16"):
+        written.write(tmp_path / dtype, dtype=dtype)
+    full, half = ((tmp_path / dtype / "weights.safetensors").stat().st_size for dtype in ("float32", "bfloat16"))
+    read = ModelFolder.read(tmp_path / "bfloat16")
+    assert 0.5 < half / full < 0.7 and read.verified  # the header and the running statistics are as large
+    jax.tree.map(np.testing.assert_array_equal, read.batch_stats, written.batch_stats)
+    for path, array in flat(read.params).items():
+        rounded = flat(written.params)[path].astype(jnp.bfloat16).astype(np.float32)
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, rounded)
+
+
 def test_create_model_starts_from_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder_of("resnet18", **SMALL).write(tmp_path / "weights")
     model = create_model("resnet18", num_classes=4, init_from=tmp_path / "weights", **SMALL)
@@ -136,7 +150,7 @@ def test_a_description_that_others_wrote_is_checked(weights: Path, field: str, v
 @pytest.mark.parametrize(
     ("dtype", "values", "message"),
     [
-        ("F64", 8, "is float64, not float32"),
+        ("F64", 8, "is float64, not float32 or bfloat16"),
         ("F8_E4M3", 1, "numbers that cannot be read"),
         ("C64", 8, "complex numbers|no safetensors file"),  # safetensors 0.5 does not know them
     ],
@@ -167,8 +181,8 @@ def test_all_weights_are_taken_over_if_all_fit() -> None:
 
 
 def test_a_head_without_a_bias_is_fresh_for_another_number_of_classes() -> None:
-    small = {"dims": (8, 8)}
-    params, fresh, given, notes = start(folder_of("airbench94", **small), "airbench94", num_classes=4, **small)
+    given = folder_of("airbench94", dims=(8, 8))
+    params, fresh, given, notes = start(given, "airbench94", num_classes=4, dims=(8, 8))
     assert notes == ["a fresh head of 4 classes replaces the one of 13"]
     np.testing.assert_array_equal(params["head/kernel"], fresh["head/kernel"])
     kernel = "stages/1/blocks/0/convs/1/kernel"

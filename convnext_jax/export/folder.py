@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,7 +24,9 @@ _CLASSES_FILE = "classes.json"
 _CHECKED_IMAGES = 8
 
 
-def write_export(network: OpenedClassifier, form: str, directory: Path, data_dir: str | None = None) -> list[str]:
+def write_export(
+    network: OpenedClassifier, form: str, directory: Path, data_dir: str | None = None, *, stored: str = "float32"
+) -> list[str]:
     """Writes the folder, whole or not at all.
 
     Args:
@@ -32,6 +35,7 @@ def write_export(network: OpenedClassifier, form: str, directory: Path, data_dir
         `convnext_jax.export.pytorch_models.formats_of`.
       directory: the folder to make.
       data_dir: where the data are on this machine, for ``onnx_int8``; None is where the config says.
+      stored: the number format of the parameters, for ``convnext_jax``; see `ModelFolder.write`.
 
     Returns:
       What was found on the way, a line each.
@@ -41,7 +45,7 @@ def write_export(network: OpenedClassifier, form: str, directory: Path, data_dir
     """
     with writing(directory, "--output"), new_folder(directory) as folder:
         if form in PROGRAMS:
-            code, lines = _WRITERS[form](network, folder, data_dir)
+            code, lines = _WRITERS[form](network, folder, _Options(data_dir, stored))
         else:
             model = pytorch_model(network, form)
             write_pytorch(network, model, folder)
@@ -50,11 +54,15 @@ def write_export(network: OpenedClassifier, form: str, directory: Path, data_dir
     return lines
 
 
+class _Options(NamedTuple):
+    data_dir: str | None
+    stored: str
+
+
 _Written = tuple[str, list[str]]  # the code that loads it, and lines for the user
 
 
-def _write_native(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
-    del data_dir
+def _write_native(network: OpenedClassifier, folder: Path, options: _Options) -> _Written:
     params, batch_stats = jax.device_get((network.params, network.batch_stats))
     weights = ModelFolder(
         params=params,
@@ -66,13 +74,15 @@ def _write_native(network: OpenedClassifier, folder: Path, data_dir: str | None)
         std=network.preprocess.std,
         source=network.origin.text,
     )
-    weights.write_into(folder)
+    weights.write_into(folder, dtype=options.stored)
     size = network.preprocess.height
-    return f'import convnext_jax\n\nclassifier = convnext_jax.load(".", image_size={size})', []
+    code = f'import convnext_jax\n\nclassifier = convnext_jax.load(".", image_size={size})'
+    rounded = f"parameters rounded to {options.stored}; figures are those of float32"
+    return code, [] if options.stored == "float32" else [rounded]
 
 
-def _write_stablehlo(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
-    del data_dir
+def _write_stablehlo(network: OpenedClassifier, folder: Path, options: _Options) -> _Written:
+    del options
     program = stablehlo_program(network)
     (folder / PROGRAM_FILE).write_bytes(program)
     _write_classes(network, folder)
@@ -81,17 +91,17 @@ def _write_stablehlo(network: OpenedClassifier, folder: Path, data_dir: str | No
     return _STABLEHLO_CODE.format(**_shapes(network)), [line]
 
 
-def _write_onnx(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
-    del data_dir
+def _write_onnx(network: OpenedClassifier, folder: Path, options: _Options) -> _Written:
+    del options
     model = onnx_model(network)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString())
     _write_classes(network, folder)
     return _ONNX_CODE.format(**_shapes(network)), [_compared(network, run_onnx(folder / MODEL_FILE))]
 
 
-def _write_onnx_int8(network: OpenedClassifier, folder: Path, data_dir: str | None) -> _Written:
-    dataset = data_of(network, data_dir)  # what is wrong with it is said before the work
-    code, _ = _write_onnx(network, folder, None)
+def _write_onnx_int8(network: OpenedClassifier, folder: Path, options: _Options) -> _Written:
+    dataset = data_of(network, options.data_dir)  # what is wrong with it is said before the work
+    code, _ = _write_onnx(network, folder, options)
     exact = (folder / MODEL_FILE).rename(folder / "float32.onnx")
     figures = quantize(exact, folder / MODEL_FILE, dataset)
     exact.unlink()
@@ -104,7 +114,7 @@ def _write_onnx_int8(network: OpenedClassifier, folder: Path, data_dir: str | No
     return code, [line]
 
 
-_WRITERS: Mapping[str, Callable[[OpenedClassifier, Path, str | None], _Written]] = {
+_WRITERS: Mapping[str, Callable[[OpenedClassifier, Path, _Options], _Written]] = {
     "convnext_jax": _write_native,
     "onnx": _write_onnx,
     "onnx_int8": _write_onnx_int8,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -53,12 +54,16 @@ class ModelFolder:
     source: str
     verified: bool = dataclasses.field(default=True, compare=False)
 
-    def write(self, directory: Path, *, beside: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def write(
+        self, directory: Path, *, beside: Mapping[str, Mapping[str, Any]] | None = None, dtype: str = "float32"
+    ) -> None:
         """Writes the folder, whole or not at all, with the checksums of its files.
 
         Args:
           directory: the folder to make.
           beside: the content of other JSON files in it, by name.
+          dtype: what the parameters are rounded to in the file, "float32" or "bfloat16", which is half as large. They
+            are read as float32. The running statistics stay float32.
 
         Raises:
           UserError: it exists already, or cannot be written.
@@ -66,11 +71,14 @@ class ModelFolder:
         if directory.exists():
             raise UserError(f"{directory} exists already; choose another --output")
         with writing(directory, "--output"), new_folder(directory) as folder:
-            self.write_into(folder, beside=beside)
+            self.write_into(folder, beside=beside, dtype=dtype)
 
-    def write_into(self, folder: Path, *, beside: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def write_into(
+        self, folder: Path, *, beside: Mapping[str, Mapping[str, Any]] | None = None, dtype: str = "float32"
+    ) -> None:
         """Writes the files of the folder into one that exists; see `write`."""
-        arrays = flat(self.params) | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
+        params = {path: np.asarray(leaf, jnp.dtype(dtype)) for path, leaf in flat(self.params).items()}
+        arrays = params | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
         card = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:-1]}
         save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
         write_json(folder / _CARD, {"format": 2, **card})
@@ -95,8 +103,9 @@ class ModelFolder:
             card = {name: _CARD_FIELDS[name](value) for name, value in card.items()}
             if not 1 <= len(card["mean"]) == len(card["std"]):
                 raise ValueError("mean and std are not of the same channels")
-            if strange := [path for path, array in arrays.items() if array.dtype != np.float32]:
-                raise ValueError(f"{strange[0]} is {arrays[strange[0]].dtype}, not float32")
+            if strange := [path for path, array in arrays.items() if array.dtype.name not in ("float32", "bfloat16")]:
+                raise ValueError(f"{strange[0]} is {arrays[strange[0]].dtype}, not float32 or bfloat16")
+            arrays = {path: array.astype(np.float32, copy=False) for path, array in arrays.items()}
             batch_stats = {path.removeprefix(_BATCH_STATS): a for path, a in arrays.items() if _is_batch_stat(path)}
             params = {path: array for path, array in arrays.items() if not _is_batch_stat(path)}
             return cls(nested(params), nested(batch_stats), **card, verified=has_checksums(directory))

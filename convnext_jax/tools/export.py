@@ -27,11 +27,18 @@ def main() -> None:
     parser.add_argument("--step", default="latest", help="which checkpoint: latest (default), best, or a step")
     parser.add_argument("--weights", default="raw", choices=("raw", "ema"), help="raw (default), or the moving average")
     parser.add_argument("--image_size", type=int, metavar="PIXELS", help="of a folder of weights, which does not know")
-    parser.add_argument("--dtype", choices=DTYPES, help="what a stablehlo program computes in (default: float32)")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="what a stablehlo program computes in, or what the parameters of convnext_jax are stored in (float32)",
+    )
     parser.add_argument("--data_dir", metavar="DIR", help="for onnx_int8: where the data are, if elsewhere")
     arguments = parser.parse_args()
-    if arguments.dtype not in (None, "float32") and arguments.format != "stablehlo":
-        parser.error(f"--dtype {arguments.dtype} is for --format stablehlo; the others are in float32")
+    dtype = arguments.dtype or "float32"
+    if dtype != "float32" and arguments.format not in ("stablehlo", "convnext_jax"):
+        parser.error(f"--dtype {dtype} is for --format stablehlo and convnext_jax; the others are in float32")
+    if dtype == "auto" and arguments.format == "convnext_jax":
+        parser.error("--dtype auto is for --format stablehlo; take --dtype float32 or bfloat16")
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another --output")
     check_new_folder("--output", arguments.output)
@@ -50,9 +57,9 @@ def main() -> None:
         step=arguments.step,
         weights=arguments.weights,
         image_size=arguments.image_size,
-        dtype=arguments.dtype or "float32",
+        dtype=dtype if arguments.format == "stablehlo" else "float32",
     )
-    for line in write_export(network, arguments.format, arguments.output, arguments.data_dir):
+    for line in write_export(network, arguments.format, arguments.output, arguments.data_dir, stored=dtype):
         print(line)
     print(f"{network.model}, {network.origin.text}: written to {arguments.output}; see its README.md")
 
