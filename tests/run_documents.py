@@ -188,13 +188,16 @@ def prepare(folder: Path, name: str, version: str, size: int, classes: int) -> N
 def as_python(words: list[str]) -> NoReturn:
     """Goes on as Python with the same command, with a schedule of one epoch if it trains."""
     words = ["3" if word == "1234" else word for word in words]  # a step that a short run has
+    if "convnext_jax.tools.benchmark" in words and "--repeats" not in words:
+        words += ["--repeats", "2", "--steps", "1"]
     if {"convnext_jax.tools.sweep", "convnext_jax.tools.benchmark"} & set(words):
         words += [f"--config.run.{name}={value}" for name, value in SHORT.items()]
         words.append("--config.optim.warmup_epochs=0")
     if words[0] == "train.py":
         stepwise = any("_sgd/" in word or "decay_epochs" in word for word in words)
-        # runs/c100 has two checkpoints to average.
-        epochs = {"epochs": "2"} if "--extend" in words or stepwise or "runs/c100" in words else {}
+        epochs = {"epochs": "2"} if "--extend" in words or stepwise else {}
+        if "runs/c100" in words:  # two evaluated checkpoints, to be averaged
+            epochs = {"epochs": "2", "eval_every_epochs": "1"}
         words += [f"--config.run.{name}={value}" for name, value in (SHORT | epochs).items()]
         if not any(word.startswith("--config.optim.warmup_epochs") for word in words):
             words.append("--config.optim.warmup_epochs=0")
