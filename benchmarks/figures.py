@@ -108,6 +108,7 @@ _CHIPS = {  # topology and images a chip
     "v5p_4x4x4": ("v5p:4x4x4", 16),
     "v5p_8x8x16": ("v5p:8x8x16", 1),
     "v5p_8x8x16_batch16384": ("v5p:8x8x16", 16),
+    "v6e_2x4": ("v6e:2x4", 128),
     "v6e_16x16": ("v6e:16x16", 4),
 }
 _ROAD = (
