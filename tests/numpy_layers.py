@@ -78,6 +78,14 @@ def conv(x: np.ndarray, params: Any, stride: int = 1, padding: int = 0) -> np.nd
     return y + params.get("bias", 0.0)
 
 
+def max_pool(x: np.ndarray, size: int, stride: int, padding: int = 0) -> np.ndarray:
+    """Pixels that fill no window are left out."""
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=-np.inf)
+    rows, columns = (range(0, side - size + 1, stride) for side in x.shape[1:3])
+    parts = [[x[:, r : r + size, c : c + size].max((1, 2)) for c in columns] for r in rows]
+    return np.stack([np.stack(row, 1) for row in parts], 1)
+
+
 def depthwise(x: np.ndarray, params: Any) -> np.ndarray:
     down, across = params["kernel"].shape[:2]
     height, width = x.shape[1:3]

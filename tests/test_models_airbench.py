@@ -7,18 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import FAMILIES
-from numpy_layers import batch_norm, conv, gelu, images, linear, with_random_weights
+from numpy_layers import batch_norm, conv, gelu, images, linear, max_pool, with_random_weights
 
 from convnext_jax.errors import UserError
 from convnext_jax.layers.whitening import EPSILON, whitening_kernel
 from convnext_jax.models import create_model, split_model
 from convnext_jax.models.airbench import AirbenchArchitecture
-
-
-def max_pool(x: np.ndarray) -> np.ndarray:
-    """2x2 windows that touch; pixels that fill none are left out."""
-    x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
-    return np.max([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], 0)
 
 
 @pytest.mark.parametrize("depth", [2, 3])
@@ -34,7 +28,7 @@ def test_logits_and_features_are_those_of_the_definition(depth: int) -> None:
         def norm(y, number, norms=norms):
             return batch_norm(y, norms[number] | {"scale": 1.0})
 
-        first = gelu(norm(max_pool(conv(y, convs[0], padding=1)), 0))
+        first = gelu(norm(max_pool(conv(y, convs[0], padding=1), 2, 2), 0))
         y = norm(conv(first, convs[1], padding=1), 1)
         if depth == 3:
             y = first + norm(conv(gelu(y), convs[2], padding=1), 2)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy_layers import conv, images, linear, relu, with_random_weights
+from numpy_layers import conv, images, linear, max_pool, relu, with_random_weights
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import MODELS, create_model
@@ -15,12 +15,6 @@ from convnext_jax.models.alexnet import STEMS, AlexNetArchitecture
 from convnext_jax.models.torch_import import from_torch
 
 SMALL = AlexNetArchitecture((2, 3, 4, 4, 3), hidden=5, stem="conv3x3_s1", pooled_size=2)
-
-
-def max_pool(x):
-    """3x3 with stride 2."""
-    rows, columns = range(0, x.shape[1] - 2, 2), range(0, x.shape[2] - 2, 2)
-    return np.stack([np.stack([x[:, r : r + 3, c : c + 3].max((1, 2)) for c in columns], 1) for r in rows], 1)
 
 
 def test_a_flattened_map_has_its_channels_last_here_and_first_in_pytorch() -> None:
@@ -39,11 +33,11 @@ def test_logits_and_features_are_those_of_the_paper() -> None:
     logits, features = jax.jit(lambda x: (model(x), model.features(x)))(x)
     y = relu(conv(x.astype(np.float64), params["stem"]["conv"], 1, 1))
     for found, stage in zip(features, params["stages"].values(), strict=True):
-        y = max_pool(y)
+        y = max_pool(y, 3, 2)
         for block in stage["blocks"].values():
             y = relu(conv(y, block["conv"], 1, block["conv"]["kernel"].shape[0] // 2))
         np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
-    y = max_pool(y)  # [2,1,2,3]: the row is repeated, the columns are the map's
+    y = max_pool(y, 3, 2)  # [2,1,2,3]: the row is repeated, the columns are the map's
     y = relu(linear(np.concatenate([y, y], 1).reshape(2, -1), params["hidden"]["first"]))
     y = relu(linear(y, params["hidden"]["second"]))
     np.testing.assert_allclose(logits, linear(y, params["head"]), rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy_layers import batch_norm, conv, images, linear, relu, with_random_weights
+from numpy_layers import batch_norm, conv, images, linear, max_pool, relu, with_random_weights
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import MODELS, batch_stats_of, create_model, merge_model, split_model
@@ -17,17 +17,10 @@ from convnext_jax.models.densenet import STEMS, DenseNetArchitecture
 SMALL = DenseNetArchitecture((2, 1), growth_rate=3, stem_dim=4, stem="conv3x3_s1")
 
 
-def max_pool(x: np.ndarray) -> np.ndarray:
-    """3x3 with stride 2 and one pixel of padding, of values that are not negative."""
-    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows, columns = range(0, x.shape[1] - 2, 2), range(0, x.shape[2] - 2, 2)
-    return np.stack([np.stack([x[:, r : r + 3, c : c + 3].max((1, 2)) for c in columns], 1) for r in rows], 1)
-
-
 def reference_features(x: np.ndarray, params: Any, architecture: DenseNetArchitecture) -> list[np.ndarray]:
     size, stride, pools = STEMS[architecture.stem]
     x = conv(x, params["stem"]["conv"], stride, size // 2)
-    x = max_pool(relu(batch_norm(x, params["stem"]["norm"]))) if pools else x
+    x = max_pool(relu(batch_norm(x, params["stem"]["norm"])), 3, 2, padding=1) if pools else x
     maps = []
     for stage in params["stages"].values():
         if transition := stage.get("downsample"):

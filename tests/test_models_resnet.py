@@ -7,20 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy_layers import batch_norm, conv, images, linear, relu, with_random_weights
+from numpy_layers import batch_norm, conv, images, linear, max_pool, relu, with_random_weights
 
 from convnext_jax.errors import UserError
 from convnext_jax.models import MODELS, create_model
 from convnext_jax.models.resnet import STEMS, ResNetArchitecture
 
 SMALL = ResNetArchitecture((1, 2), "basic", width=4, stem="conv3x3_s1")
-
-
-def max_pool(x):
-    """3x3 with stride 2 and one pixel of padding, of values that are not negative."""
-    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows, columns = range(0, x.shape[1] - 2, 2), range(0, x.shape[2] - 2, 2)
-    return np.stack([np.stack([x[:, r : r + 3, c : c + 3].max((1, 2)) for c in columns], 1) for r in rows], 1)
 
 
 def block(x, params, kind, stride):
@@ -49,7 +42,7 @@ def reference_features(x, params, architecture):
     padding = 3 if architecture.stem == "conv7x7_s2_pool" else 1
     x = relu(batch_norm(conv(x, params["stem"]["conv"], stride, padding), params["stem"]["norm"]))
     if architecture.stem == "conv7x7_s2_pool":
-        x = max_pool(x)
+        x = max_pool(x, 3, 2, padding=1)
     maps = []
     for index, depth in enumerate(architecture.depths):
         for number in range(depth):

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from convnext_jax import data
 from convnext_jax.augment.pipeline import augment, check_augment
+from convnext_jax.batches.preprocess import normalize
 from convnext_jax.batches.resident import ResidentSource, ResidentSplit, abstract_split, put_split
 from convnext_jax.batches.source import BatchSource
 from convnext_jax.batches.streaming import StreamingSource, is_streamed
@@ -437,16 +438,16 @@ def initial_state(
 def training_statistics(plan: RunPlan, dataset: Dataset) -> dict[str, np.ndarray]:
     """Returns the running statistics that the network takes of training images, evenly spread over the split.
 
-    See `Model.statistics_of`; most networks take none, and then no image is read.
+    See `Model.statistics_of`. Most networks take none, and a run that starts from weights has theirs; then no image is
+    read.
     """
     model: Model = plan.model.merged()
-    if not model.takes_statistics:
+    if not model.takes_statistics or plan.experiment.model.init_from is not None:
         return {}
     images = dataset.train.images
     count, height, width, _ = images.shape
     which = np.linspace(0, count - 1, min(count, max(1, PIXELS_FOR_STATISTICS // (height * width)))).astype(np.int64)
-    mean, std = (np.asarray(values, np.float32) for values in (plan.record.mean, plan.record.std))
-    return model.statistics_of((images[which] / np.float32(255) - mean) / std)
+    return model.statistics_of(np.asarray(normalize(jnp.asarray(images[which]), plan.record.normalization)))
 
 
 def _initial_state(spec: StepSpec, params: Any, batch_stats: Any) -> TrainState:
