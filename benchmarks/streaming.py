@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.streaming --output benchmarks/results/streaming_epyc_2cores.json``
 
-The pictures are noise of 64x64 pixels over a smooth ramp, which makes the size of their files about that of photographs
-of this size. What is timed is all that the host does for a call: the order, reading, decoding, and the copy to the
-device. The step that consumes them is measured by ``python -m convnext_jax.tools.benchmark``.
+The pictures are noise over a smooth ramp, which makes the size of their files about that of photographs of this size:
+64x64 pixels, as in ``imagenet_resized/64x64``, and 500x375, about the mean of ``imagenet2012``. What is timed is all
+that the host does for a call: the order, reading, decoding, and the copy to the device. The step that consumes them is
+measured by ``python -m convnext_jax.tools.benchmark``.
 """
 
 import io
@@ -18,18 +19,22 @@ from PIL import Image
 
 from benchmarks.encoded_files import Files
 from convnext_jax.data.encoded_images import EncodedImages
+from convnext_jax.data.random_crop import RandomCrop
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_file
 
 SHAPE = (64, 64, 3)
+PHOTOGRAPH = (375, 500, 3)
 BATCH, STEPS = 128, 10
 
 
-def pixels(count: int) -> np.ndarray:
-    """Returns pictures, uint8 [N,64,64,3]."""
+def pixels(count: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns pictures, uint8 [N,H,W,3]."""
     rng = np.random.default_rng(0)
-    ramp = np.add.outer(np.arange(64), np.arange(64))[..., None] * rng.uniform(0, 1.5, (count, 1, 1, 3))
-    return np.clip(ramp + rng.normal(0, 12, (count, *SHAPE)), 0, 255).astype(np.uint8)
+    height, width, _ = shape
+    ramp = np.add.outer(np.linspace(0, 64, height), np.linspace(0, 64, width))[..., None]
+    ramp = ramp * rng.uniform(0, 1.5, (count, 1, 1, 3))
+    return np.clip(ramp + rng.normal(0, 12, (count, *shape)), 0, 255).astype(np.uint8)
 
 
 def encode(images: np.ndarray, kind: str) -> list[bytes]:
@@ -42,7 +47,7 @@ def encode(images: np.ndarray, kind: str) -> list[bytes]:
     return files
 
 
-def rate(images: Any, count: int, workers: int | None, calls: int) -> dict[str, float]:
+def rate(images: Any, count: int, workers: int | None, calls: int, crop: RandomCrop | None = None) -> dict[str, float]:
     """Returns the images a second of some calls after the first, which starts the processes: median, least and most."""
     from convnext_jax.batches.streaming import StreamingSource
     from convnext_jax.data.dataset import Split
@@ -55,6 +60,7 @@ def rate(images: Any, count: int, workers: int | None, calls: int) -> dict[str, 
         sharding=Sharding(make_mesh()),
         most_steps=STEPS,
         workers=workers,
+        crop=crop,
     )
     started = time.perf_counter()
     source._read(0, STEPS)
@@ -78,7 +84,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=8)
     arguments = parser.parse_args()
     check_new_file("--output", arguments.output)
-    count, images = arguments.images, pixels(1000)
+    count, images = arguments.images, pixels(1000, SHAPE)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "images.npy"
@@ -94,6 +100,13 @@ def main() -> None:
             result = rate(encoded, count, workers, arguments.calls)
             result["bytes_per_file"] = float(np.mean([len(file) for file in files]))
             results[f"{kind}, {workers} process{'es' * (workers > 1)}"] = result
+    files = encode(pixels(200, PHOTOGRAPH), "jpeg")
+    for size in (64, 128, 224):
+        encoded = EncodedImages(Files(files, count), (size, size, 3), size)
+        for what, crop in (("center square", None), ("random rectangle", RandomCrop(0, 0.08))):
+            result = rate(encoded, count, 1, arguments.calls, crop)
+            result["bytes_per_file"] = float(np.mean([len(file) for file in files]))
+            results[f"500x375 to {size}, {what}, one process"] = result
     settings = {"image_shape": SHAPE, "batch_size": BATCH, "steps_per_call": STEPS, "images": count}
     write_json(arguments.output, settings | {"images_per_second": results, "environment": describe_environment()})
     for name, result in results.items():

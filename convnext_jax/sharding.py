@@ -104,6 +104,10 @@ class Sharding:
         """Number of devices."""
         return self.mesh.size
 
+    def rounded_up(self, batch_size: int) -> int:
+        """Returns the smallest batch size, at least the given one, that can be split evenly over the devices."""
+        return -(-batch_size // self.num_devices) * self.num_devices
+
     def check_batch_size(self, field: str, batch_size: int) -> None:
         """Raises UserError if a batch cannot be split evenly over the devices."""
         if batch_size % self.num_devices:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import NUM_CLASSES, tiny_dataset, tiny_experiment, tiny_model
 
-from convnext_jax.batches.resident import put_split
+from convnext_jax.batches.evaluation import put_batches
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.soup import make_soup
@@ -70,10 +70,9 @@ def test_it_is_the_mean_of_the_last_checkpoints(workdir: Path):
         definition,
         jax.device_put(expected, sharding.replicated),
         {},
-        put_split(DATASET.test, sharding),
+        put_batches(DATASET.test, 500, sharding),
         task=Classification(NUM_CLASSES),
         normalization=RECORD.normalization,
-        batch_size=500,
         sharding=sharding,
     )
     assert {name: report[name] for name in figures} == pytest.approx(figures, rel=1e-6)

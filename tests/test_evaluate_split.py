@@ -7,8 +7,8 @@ import pytest
 from networks import RESNET
 from tiny import NUM_CLASSES, tiny_dataset, tiny_model
 
+from convnext_jax.batches.evaluation import abstract_batches, put_batches
 from convnext_jax.batches.preprocess import Normalization
-from convnext_jax.batches.resident import put_split
 from convnext_jax.evaluate.split import evaluate_split
 from convnext_jax.models import split_model
 from convnext_jax.sharding import Sharding, make_mesh
@@ -24,10 +24,9 @@ def evaluate(name: str, batch_size: int, devices: int) -> dict[str, float]:
     return evaluate_split(
         definition,
         *jax.device_put((params, batch_stats), sharding.replicated),
-        put_split(DATASET.test, sharding),
+        put_batches(DATASET.test, batch_size, sharding),
         task=Classification(NUM_CLASSES),
         normalization=Normalization((0.5,) * 3, (0.25,) * 3),
-        batch_size=batch_size,
         sharding=sharding,
     )
 
@@ -55,3 +54,16 @@ def test_every_example_counts_once(name: str, batch_size: int, devices: int, exp
     figures = evaluate(name, batch_size, devices)
     assert figures == pytest.approx(expected[name], rel=1e-5)
     assert figures["top1"] == expected[name]["top1"]
+
+
+def test_each_device_has_its_part_of_every_batch_and_no_other():
+    sharding = Sharding(make_mesh(fsdp=2))
+    batches = put_batches(DATASET.test, 3, sharding)  # one batch of eight and one of five, filled up with the last
+    shapes = abstract_batches(DATASET.test, 3, sharding)
+    for array, shape in zip(*map(jax.tree.leaves, (batches, shapes)), strict=True):
+        assert (array.shape, array.dtype, array.sharding) == (shape.shape, shape.dtype, shape.sharding)
+    assert (batches.num_examples, batches.batch_size) == (13, 8)
+    expected = DATASET.test.images.reshape(13, -1)[[*range(13), 12, 12, 12]].reshape(2, 8, -1)
+    np.testing.assert_array_equal(batches.rows, expected)
+    np.testing.assert_array_equal(batches.labels, DATASET.test.labels[[*range(13), 12, 12, 12]].reshape(2, 8))
+    assert [shard.data.shape for shard in batches.rows.addressable_shards] == [(2, 1, expected.shape[2])] * 8

@@ -26,7 +26,7 @@ from convnext_jax.workdir.metrics_log import read_metrics
 DATASET = tiny_dataset()
 # With three arrays that are large enough to be split, and drop path, dropout and a moving average in it.
 WIDE = dataclasses.replace(TINY, depths=(1, 1, 1, 2), dims=(8, 8, 16, 64))
-LAYOUTS = {"1": (1, 1), "8": (8, 1), "2x4": (8, 4)}
+LAYOUTS = {"1": (1, 1), "2": (2, 1), "4": (4, 1), "8": (8, 1), "2x4": (8, 4)}
 
 
 def experiment_of(architecture: Architecture = WIDE, epochs: int = 2) -> Experiment:
@@ -93,7 +93,7 @@ def assert_near(found: tuple[np.ndarray, Any], expected: tuple[np.ndarray, Any])
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-3), found[1], expected[1])
 
 
-@pytest.mark.parametrize("layout", ["8", "2x4"])
+@pytest.mark.parametrize("layout", ["2", "4", "8", "2x4"])
 def test_the_numbers_are_those_of_one_device(layout: str, tmp_path: Path, one_device: tuple[np.ndarray, Any]) -> None:
     assert_near(run(layout, tmp_path), one_device)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -105,6 +106,13 @@ def test_two_processes_are_one_run(undisturbed: Path, tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3)
     environment = json.loads((undisturbed / "environment.json").read_text())
     assert environment["process_count"] == 2
+    # Begun in one process, it goes on in two.
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / str(STEPS))
+    ended = Processes(tmp_path / "one", (), ()).end()
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert f"resuming at step {STEPS // 2}" in ended[0][1]
+    for ours, theirs in zip(figures_of(tmp_path / "one"), expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 def test_if_one_dies_the_other_ends_and_both_go_on(undisturbed: Path, tmp_path: Path) -> None:
@@ -124,13 +132,20 @@ def test_if_one_dies_the_other_ends_and_both_go_on(undisturbed: Path, tmp_path: 
 
 
 def test_a_signal_to_one_stops_all_and_another_number_goes_on(undisturbed: Path, tmp_path: Path) -> None:
-    workdir = tmp_path / "run"
-    started = Processes(workdir, (), ())
+    # Streamed at first, where each process reads the examples of its own device.
+    workdir, streamed = tmp_path / "run", ("--config.data.resident=never",)
+    started = Processes(workdir, streamed, streamed)
     started.wait_for_lines(2)
     started.processes[1].send_signal(signal.SIGTERM)
-    for status, errors in started.end():
+    ended = started.end()
+    for status, errors in ended:
         assert status == 75, errors
         assert "SIGTERM: saved step" in errors
+    assert "the training split is streamed" in ended[0][1]
+    found = figures_of(workdir)
+    assert len(found) >= 2
+    for ours, theirs in zip(found, figures_of(undisturbed), strict=False):
+        assert ours == pytest.approx(theirs, rel=1e-3)
     ((status, errors),) = Processes(workdir, ()).end()
     assert status == 0, errors
     assert "resuming at step" in errors

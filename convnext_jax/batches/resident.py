@@ -11,7 +11,6 @@ import numpy as np
 from convnext_jax.batches.order import EpochOrders
 from convnext_jax.batches.source import Batch, labels_of
 from convnext_jax.data.dataset import Split
-from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.sharding import Sharding, abstract, put
 
 
@@ -48,8 +47,7 @@ class ResidentSplit:
 def put_split(split: Split, sharding: Sharding) -> ResidentSplit:
     """Copies a split from the host to the devices."""
     images = split.images
-    if isinstance(images, EncodedImages):  # of a split that is evaluated, which is decoded here
-        images = images[:]
+    assert isinstance(images, np.ndarray)  # pictures that stay encoded are streamed
     rows = images.reshape(len(images), -1)
 
     def copied(array: np.ndarray) -> jax.Array:

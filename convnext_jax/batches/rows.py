@@ -9,6 +9,7 @@ from convnext_jax.batches.order import host_order
 from convnext_jax.data.dataset import Images
 from convnext_jax.data.decoding_processes import DecodingProcesses
 from convnext_jax.data.encoded_images import EncodedImages
+from convnext_jax.data.random_crop import RandomCrop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,11 @@ class Rows:
 class RowReader(Protocol):
     """Reads rows of a split."""
 
-    def read(self, indices: np.ndarray, out: np.ndarray) -> None:
-        """Writes the pixels of the examples [S,B] into ``out``, uint8 [S,B,H W C]; raises what a source's feed does."""
+    def read(self, epoch: int, indices: np.ndarray, out: np.ndarray) -> None:
+        """Writes the pixels that the examples [S,B] have in an epoch into ``out``, uint8 [S,B,H W C].
+
+        It raises what a source's ``feed`` does.
+        """
         ...
 
     def close(self) -> None:
@@ -56,8 +60,9 @@ class ArrayReader:
     def __init__(self, images: np.ndarray) -> None:
         self._pixels = images.reshape(len(images), -1)
 
-    def read(self, indices: np.ndarray, out: np.ndarray) -> None:
-        """See `RowReader.read`."""
+    def read(self, epoch: int, indices: np.ndarray, out: np.ndarray) -> None:
+        """See `RowReader.read`. The pixels are the same in every epoch."""
+        del epoch
         # All are in range by construction. With another mode NumPy would copy the rows twice.
         np.take(self._pixels, indices, axis=0, out=out, mode="clip")
 
@@ -65,11 +70,12 @@ class ArrayReader:
         """See `RowReader.close`."""
 
 
-def reader_of(images: Images, workers: int | None) -> RowReader:
+def reader_of(images: Images, workers: int | None, crop: RandomCrop | None) -> RowReader:
     """Returns what reads the rows of a split.
 
     Args:
       images: of the split.
       workers: processes that decode, if the images are encoded; None is one for each core.
+      crop: draws a rectangle of each encoded image; None takes them whole.
     """
-    return DecodingProcesses(images, workers) if isinstance(images, EncodedImages) else ArrayReader(images)
+    return DecodingProcesses(images, workers, crop) if isinstance(images, EncodedImages) else ArrayReader(images)

@@ -15,6 +15,7 @@ from convnext_jax.batches.rows import Rows, reader_of
 from convnext_jax.batches.source import Batch, labels_of
 from convnext_jax.data.dataset import Split
 from convnext_jax.data.encoded_images import EncodedImages
+from convnext_jax.data.random_crop import RandomCrop
 from convnext_jax.sharding import Sharding, abstract, put
 
 BUDGET = 4  # a split that takes more than this part of a device's memory is not resident
@@ -65,9 +66,9 @@ class StreamedFeed:
 class StreamingSource:
     """The batches of a split on the host; see `convnext_jax.batches.source.BatchSource`.
 
-    They are those of a `convnext_jax.batches.resident.ResidentSource`, to the last bit. The compiled step is another
-    program, which XLA may round otherwise. Each process reads the rows of its own devices
-    alone. Up to three calls are on the devices: one that runs, one that waits for it, and one that is being read.
+    Without a crop they are those of a `convnext_jax.batches.resident.ResidentSource`, to the last bit. The compiled
+    step is another program, which XLA may round otherwise. Each process reads the rows of its own devices alone. Up to
+    three calls are on the devices: one that runs, one that waits for it, and one that is being read.
 
     Args:
       split: the training split, N examples.
@@ -76,6 +77,7 @@ class StreamingSource:
       sharding: how arrays lie on the devices.
       most_steps: S, the most steps of a call.
       workers: processes that decode, if the split is not decoded; None is one for each core.
+      crop: draws a rectangle of each picture, which is decoded in place of the whole; for such a split alone.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class StreamingSource:
         sharding: Sharding,
         most_steps: int,
         workers: int | None = None,
+        crop: RandomCrop | None = None,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -95,7 +98,7 @@ class StreamingSource:
         _, *shape = split.images.shape
         self._shape = shape[0], shape[1], shape[2]
         self._seed = seed
-        self._reader = reader_of(split.images, workers)
+        self._reader = reader_of(split.images, workers, crop)
         self._thread: ThreadPoolExecutor | None = None
         self._ahead: tuple[tuple[int, int], Future[StreamedFeed]] | None = None
 
@@ -152,7 +155,7 @@ class StreamingSource:
         indices = np.zeros((self.most_steps, own), np.int32)
         for number in range(num_steps):
             indices[number] = self._rows.indices(first_step + number)
-        self._reader.read(indices[:num_steps], rows[:num_steps])
+        self._reader.read(epoch, indices[:num_steps], rows[:num_steps])
 
         def labels(array: np.ndarray) -> jax.Array:
             chosen = np.asarray(array)[indices]

@@ -15,6 +15,7 @@ import numpy as np
 
 from convnext_jax.data.decode_split import usable_cores, without_main_module
 from convnext_jax.data.encoded_images import EncodedImages
+from convnext_jax.data.random_crop import RandomCrop
 from convnext_jax.errors import Failure, UserError, first_line
 
 _PICTURES = 64  # at most, of a task: some milliseconds of work
@@ -33,19 +34,21 @@ class DecodingProcesses:
     Args:
       images: the pictures.
       count: how many processes; None is one for each core.
+      crop: draws a rectangle of each picture; None takes them whole, as `EncodedImages` has them.
     """
 
-    def __init__(self, images: EncodedImages, count: int | None = None) -> None:
-        self._images = images
+    def __init__(self, images: EncodedImages, count: int | None = None, crop: RandomCrop | None = None) -> None:
+        self._images, self._crop = images, crop
         self._count = count or usable_cores()
         self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
         self._end = weakref.finalize(self, _end, self._processes, self._connections)  # and when Python ends
 
-    def read(self, indices: np.ndarray, out: np.ndarray) -> None:
+    def read(self, epoch: int, indices: np.ndarray, out: np.ndarray) -> None:
         """Decodes pictures. One thread at a time may ask.
 
         Args:
+          epoch: that they are needed in, for the crops.
           indices: which, each in [0, N), of any shape [...].
           out: where to, uint8 [...,H W C], contiguous.
 
@@ -64,7 +67,7 @@ class DecodingProcesses:
             # In turn: the next task is for the process whose result comes next.
             while starts and len(waiting) < _TASKS * self._count:
                 number = (starts[0] // _PICTURES) % self._count
-                self._send(number, indices[starts[0] : starts[0] + _PICTURES])
+                self._send(number, epoch, indices[starts[0] : starts[0] + _PICTURES])
                 waiting.append((number, starts.popleft()))
             number, start = waiting.popleft()
             self._receive(number, rows[start : start + _PICTURES])
@@ -77,7 +80,7 @@ class DecodingProcesses:
             with without_main_module():
                 for _ in range(self._count):
                     ours, theirs = context.Pipe()
-                    process = context.Process(target=_serve, args=(theirs, self._images), daemon=True)
+                    process = context.Process(target=_serve, args=(theirs, self._images, self._crop), daemon=True)
                     process.start()
                     theirs.close()
                     self._processes.append(process)
@@ -85,9 +88,9 @@ class DecodingProcesses:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _send(self, number: int, indices: np.ndarray) -> None:
+    def _send(self, number: int, epoch: int, indices: np.ndarray) -> None:
         try:
-            self._connections[number].send(indices.tolist())
+            self._connections[number].send((epoch, indices.tolist()))
         except OSError:
             self._died(number)
 
@@ -130,13 +133,13 @@ def _end(processes: Sequence[BaseProcess], connections: Sequence[Connection]) ->
         connection.close()
 
 
-def _serve(connection: Connection, images: EncodedImages) -> None:
+def _serve(connection: Connection, images: EncodedImages, crop: RandomCrop | None) -> None:
     """Decodes what it is asked for, until the other side is gone."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            indices = connection.recv()
+            epoch, indices = connection.recv()
             try:
-                rows = images[np.asarray(indices)]
+                rows = images[np.asarray(indices)] if crop is None else images.crops(indices, crop, epoch)
             except UserError as error:
                 connection.send(("user", str(error)))
                 continue

@@ -1,12 +1,14 @@
 """Pictures that stay encoded in their files, and look like an array of pixels."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from convnext_jax.data.decode import Picture, decode_to_shape
+from convnext_jax.data.decode import Picture, decode_crop, decode_to_shape
+from convnext_jax.data.random_crop import RandomCrop
 
 
 class RandomAccess(Protocol):
@@ -63,8 +65,29 @@ class EncodedImages:
             return self._decode([range(len(self))[int(which)]])[0]
         return self._decode(np.asarray(which).tolist())
 
+    def crops(self, indices: Sequence[int], crop: RandomCrop, epoch: int) -> np.ndarray:
+        """Returns a random rectangle of each of some pictures, resized to (H, W).
+
+        Args:
+          indices: which pictures, each in [0, N).
+          crop: draws the rectangles.
+          epoch: that they are drawn for.
+
+        Raises:
+          UserError: a picture cannot be read.
+        """
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        height, _, channels = self.image_shape
+        for number, picture in self._read(indices):
+            choose = functools.partial(crop.box, epoch, indices[number])
+            images[number] = decode_crop(picture, choose, height, channels)
+        return images
+
     def _decode(self, indices: Sequence[int]) -> np.ndarray:
         images = np.empty((len(indices), *self.image_shape), np.uint8)
-        for number, picture in enumerate(self.source.read_at(indices) if indices else ()):
+        for number, picture in self._read(indices):
             images[number] = decode_to_shape(picture, self.image_shape, self.image_size)
         return images
+
+    def _read(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+        return enumerate(self.source.read_at(indices) if indices else ())

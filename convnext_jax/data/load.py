@@ -144,8 +144,8 @@ def _check_streamed(config: DataConfig) -> None:
         )
     if config.name == "imagenet2012" and config.image_size is None:
         raise UserError(
-            "imagenet2012 has images of several sizes: give one, for example --config.data.image_size=224; the center"
-            " square of each is taken, and config.augment.resized_crop_area crops that at random"
+            "imagenet2012 has images of several sizes: give one, for example --config.data.image_size=224; with"
+            " config.augment.resized_crop_area=0.08 a random rectangle of each is trained on"
         )
 
 

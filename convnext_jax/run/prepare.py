@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from convnext_jax import data
 from convnext_jax.augment.pipeline import augment, check_augment
+from convnext_jax.batches.evaluation import EvaluationBatches, abstract_batches, put_batches
 from convnext_jax.batches.preprocess import normalize
 from convnext_jax.batches.resident import ResidentSource, ResidentSplit, abstract_split, put_split
 from convnext_jax.batches.source import BatchSource
@@ -23,6 +24,7 @@ from convnext_jax.batches.streaming import StreamingSource, is_streamed
 from convnext_jax.config import Experiment
 from convnext_jax.data import Dataset, Split
 from convnext_jax.data.encoded_images import EncodedImages
+from convnext_jax.data.random_crop import RandomCrop
 from convnext_jax.errors import UserError
 from convnext_jax.memory import memory_size
 from convnext_jax.models.interface import Model
@@ -75,7 +77,7 @@ class RunPlan:
     spec: StepSpec
     state: TrainState
     split: str
-    evaluated: ResidentSplit
+    evaluated: EvaluationBatches
     rollbacks: Sequence[Rollback] = ()
 
     @property
@@ -147,7 +149,7 @@ class Run:
     first_step: int
     state: TrainState
     source: BatchSource
-    evaluated: ResidentSplit
+    evaluated: EvaluationBatches
     resources: contextlib.ExitStack
 
     def __enter__(self) -> "Run":
@@ -359,6 +361,9 @@ def make_plan(
     model = _abstract_model(experiment, task, in_channels=len(record.mean))
     train = dataset.train if streamed else abstract_split(dataset.train, sharding)
     source = _source(experiment, train, sharding)
+    augmentation = experiment.augment
+    if _random_crop(experiment, dataset.train) is not None:
+        augmentation = dataclasses.replace(augmentation, resized_crop_area=1.0)
     schedule = make_schedule(optim, experiment.run.epochs, source.steps_per_epoch)
     schedule = reduced(schedule, [(rollback.from_step, rollback.factor) for rollback in rollbacks])
     spec = StepSpec(
@@ -366,7 +371,7 @@ def make_plan(
         task=task,
         optimizer=make_optimizer(optim, schedule, model),
         schedule=schedule,
-        augment=functools.partial(augment, experiment.augment, task, record.normalization),
+        augment=functools.partial(augment, augmentation, task, record.normalization),
         source=source,
         sharding=sharding,
         accumulation=optim.accumulation,
@@ -382,19 +387,20 @@ def make_plan(
         spec=spec,
         state=abstract(state, sharding.state(state)),
         split=split,
-        evaluated=abstract_split(evaluated, sharding),
+        evaluated=abstract_batches(evaluated, experiment.run.eval_batch_size, sharding),
         rollbacks=rollbacks,
     )
 
 
-def put_data(plan: RunPlan, dataset: Dataset) -> tuple[BatchSource, ResidentSplit]:
+def put_data(plan: RunPlan, dataset: Dataset) -> tuple[BatchSource, EvaluationBatches]:
     """Makes the data of a planned run ready: where its batches come from, and what it is evaluated on.
 
     What is not streamed is put on the devices. The source is to be closed.
     """
     sharding, streamed = plan.spec.sharding, isinstance(plan.spec.source, StreamingSource)
     train = dataset.train if streamed else put_split(dataset.train, sharding)
-    return _source(plan.experiment, train, sharding), put_split(dataset.evaluated[1], sharding)
+    evaluated = put_batches(dataset.evaluated[1], plan.experiment.run.eval_batch_size, sharding)
+    return _source(plan.experiment, train, sharding), evaluated
 
 
 def initial_state(
@@ -469,8 +475,26 @@ def _source(experiment: Experiment, split: ResidentSplit | Split, sharding: Shar
     seed, batch_size = experiment.run.seed, experiment.run.batch_size
     if isinstance(split, ResidentSplit):
         return ResidentSource(split, seed=seed, batch_size=batch_size, sharding=sharding)
-    steps = most_steps(experiment)
-    return StreamingSource(split, seed=seed, batch_size=batch_size, sharding=sharding, most_steps=steps)
+    return StreamingSource(
+        split,
+        seed=seed,
+        batch_size=batch_size,
+        sharding=sharding,
+        most_steps=most_steps(experiment),
+        crop=_random_crop(experiment, split),
+    )
+
+
+def _random_crop(experiment: Experiment, train: Split) -> RandomCrop | None:
+    """Returns what draws the random resized crops where pictures are decoded; None if it is left to the device.
+
+    Pictures that stay encoded, and are resized when they are decoded, are cropped then: what lies outside of the center
+    square is not lost, and no detail of a small rectangle is.
+    """
+    images, min_area = train.images, experiment.augment.resized_crop_area
+    if isinstance(images, EncodedImages) and images.image_size is not None and min_area < 1:
+        return RandomCrop(experiment.run.seed, min_area)
+    return None
 
 
 def _abstract_model(experiment: Experiment, task: Task, *, in_channels: int) -> AbstractModel:

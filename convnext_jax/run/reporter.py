@@ -92,7 +92,6 @@ class Reporter:
                 self._run.evaluated,
                 task=plan.spec.task,
                 normalization=plan.record.normalization,
-                batch_size=plan.experiment.run.eval_batch_size,
                 sharding=plan.spec.sharding,
                 image_size=plan.experiment.run.evaluation_size,
             )

@@ -1,0 +1,74 @@
+"""The examples that a run is evaluated on, on the devices in the batches that they are evaluated in."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convnext_jax.batches.source import labels_of
+from convnext_jax.data.dataset import Split
+from convnext_jax.sharding import Sharding, abstract
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("rows", "labels"), meta_fields=("num_examples", "image_shape")
+)
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatches:
+    """A split in K batches of B examples. Each device has its own part of every batch, and no other.
+
+    Attributes:
+      rows: the images as flat rows of bytes, as in `convnext_jax.batches.resident.ResidentSplit`, uint8 [K,B,H W C].
+      labels: what the task is evaluated on, a tree of arrays [K,B,...]; see `convnext_jax.batches.source.labels_of`.
+      num_examples: N. The last batch is filled up with the last example.
+      image_shape: (H, W, C).
+    """
+
+    rows: jax.Array
+    labels: Any
+    num_examples: int
+    image_shape: tuple[int, int, int]
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.rows.shape[1]
+
+
+def put_batches(split: Split, batch_size: int, sharding: Sharding) -> EvaluationBatches:
+    """Copies a split from the host to the devices. A process reads the examples of its own devices alone.
+
+    Args:
+      split: N examples.
+      batch_size: examples at a time, rounded up to a multiple of the devices; at most N of them are needed.
+      sharding: how arrays lie on the devices.
+    """
+    shapes = abstract_batches(split, batch_size, sharding)
+
+    def copied(array: Any, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        positions = np.arange(math.prod(shape.shape[:2])).reshape(shape.shape[:2])
+        positions = np.minimum(positions, len(split) - 1)
+
+        def part(index: Any) -> np.ndarray:
+            own = positions[index[:2]]
+            return np.asarray(array[own.reshape(-1)]).reshape(*own.shape, *shape.shape[2:])
+
+        return jax.make_array_from_callback(shape.shape, sharding.batches, part)
+
+    rows, labels = jax.tree.map(copied, (split.images, labels_of(split)), (shapes.rows, shapes.labels))
+    return EvaluationBatches(rows, labels, shapes.num_examples, shapes.image_shape)
+
+
+def abstract_batches(split: Split, batch_size: int, sharding: Sharding) -> EvaluationBatches:
+    """Returns the shapes, dtypes and shardings of what `put_batches` returns."""
+    count, height, width, channels = split.images.shape
+    batch_size = sharding.rounded_up(min(batch_size, count))
+    lead = (-(-count // batch_size), batch_size)
+    rows = jax.ShapeDtypeStruct((*lead, height * width * channels), jnp.uint8)
+    labels = jax.tree.map(lambda array: jax.ShapeDtypeStruct((*lead, *array.shape[1:]), array.dtype), labels_of(split))
+    rows, labels = abstract((rows, labels), sharding.batches)
+    return EvaluationBatches(rows, labels, count, (height, width, channels))
