@@ -101,7 +101,7 @@ def compare(options: argparse.Namespace, case: Case, variables: dict[str, str]) 
             kind = SYSTEMS[name]
             command = [python, "-m", f"benchmarks.comparison.{kind.worker}"]
             job = Job(case, kind.options | {"dtype": kind.dtype}, folder)
-            worker = stack.enter_context(Worker(name, command, environment, job, folder / f"{name}.log"))
+            worker = stack.enter_context(Worker(name, command, environment, job.to_json(), folder / f"{name}.log"))
             outcome = warm_up(worker, options.steps, folder)
             reference = reference or outcome
             exact = all(SYSTEMS[one].dtype == "float32" for one in (name, options.systems[0]))

@@ -47,6 +47,8 @@ CASES = {
     "two groups of one pixel": Case((3, 4), (1, 1), (4, 6), groups=2),
     "groups in two parts": Case((5, 6), (3, 3), (128, 64), padding=((1, 1), (1, 1)), groups=32),
     "groups in two parts, stride 2": Case((6, 5), (3, 3), (128, 128), stride=2, padding=((1, 1), (1, 1)), groups=16),
+    "small groups on a wide map": Case((5, 9), (3, 3), (12, 6), padding=((1, 1), (1, 1)), groups=3),
+    "small groups, asymmetric": Case((5, 10), (2, 3), (12, 24), padding=((0, 1), (2, 0)), groups=3),
     "depthwise": Case((5, 6), (3, 3), (6, 6), padding=((1, 1), (1, 1)), groups=6),
     "depthwise, stride 2": Case((6, 5), (5, 5), (6, 6), stride=2, padding=((2, 2), (2, 2)), groups=6),
     "depthwise, asymmetric": Case((6, 5), (3, 3), (6, 6), stride=2, padding=((0, 1), (0, 1)), groups=6),
@@ -88,7 +90,10 @@ def test_values_and_gradients_are_those_of_xla(name: str) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["one pixel", "patches", "window", "many channels", "two groups"])
+BFLOAT16 = ["one pixel", "patches", "window", "many channels", "two groups", "small groups on a wide map"]
+
+
+@pytest.mark.parametrize("name", BFLOAT16)
 def test_bfloat16_stays_bfloat16(name: str) -> None:
     case = CASES[name]
     x, kernel = draw(case)

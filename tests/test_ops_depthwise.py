@@ -11,9 +11,9 @@ from convnext_jax.ops.depthwise import IMPLEMENTATIONS, depthwise_conv
 from convnext_jax.sharding import Sharding, make_mesh
 
 ALGORITHMS = IMPLEMENTATIONS[1:]
-ON_CPU = ("shift", "banded")
-# (algorithm, side of the kernel, side of the map). A banded matrix of a large map takes much memory, and 31x31 taps
-# written out take long to compile. "auto" is on either side of its two rules, by the map and by its gradient.
+ON_CPU = ("direct", "shift", "banded")
+# (algorithm, side of the kernel, side of the map). A banded matrix of a large map takes much memory. "auto" is on both
+# sides of its rules, by the map and by its gradient.
 CASES = [
     *(("conv", 7, side) for side in (1, 2, 8, 33)),
     *(("shift", 7, side) for side in (1, 2, 8, 14, 33)),
@@ -21,8 +21,11 @@ CASES = [
     *(("strip", 7, side) for side in (1, 2, 8, 16, 17, 33)),
     *(("strip", 15, side) for side in (4, 40)),
     *(("auto", 3, side) for side in (3, 4, 5)),
+    *(("auto", 5, side) for side in (15, 16)),
+    *(("auto", 17, side) for side in (16, 17)),
     *((algorithm, size, side) for algorithm in ("conv", "banded") for size, side in ((1, 5), (3, 16), (31, 4))),
-    *(("shift", size, side) for size, side in ((1, 5), (3, 16), (5, 8), (9, 4))),
+    *(("shift", size, side) for size, side in ((1, 5), (3, 16), (5, 8), (9, 4), (11, 6), (31, 20))),
+    *(("direct", size, side) for size, side in ((1, 5), (3, 16), (5, 8), (7, 14), (11, 6))),
 ]
 
 
@@ -210,7 +213,7 @@ def test_a_kernel_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_an_unknown_implementation_is_refused() -> None:
-    with pytest.raises(ValueError, match="'shifted' is none of auto, conv, shift, banded"):
+    with pytest.raises(ValueError, match="'shifted' is none of auto, conv, direct, shift, banded"):
         depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros((7, 7, 3)), implementation="shifted")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison.machine import Usage
-from benchmarks.comparison.protocol import Job
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -32,14 +31,16 @@ class Worker:
       name: the name of the system.
       command: the command that starts the process.
       environment: all environment variables of the process.
-      job: what the worker has to build.
+      job: what the worker has to build, as plain values.
       log: the file for what the process prints.
 
     Raises:
       WorkerFailed: the worker could not build the system.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], job: Job, log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], job: Mapping[str, Any], log: Path
+    ) -> None:
         self.name = name
         self._log = log
         with log.open("w") as errors:
@@ -54,7 +55,7 @@ class Worker:
                 bufsize=1,
             )
         try:
-            self.description = self._ask(job.to_json())
+            self.description = self._ask(dict(job))
         except BaseException:
             self.close()
             raise
@@ -75,12 +76,16 @@ class Worker:
         self._ask({"do": "logits", "file": str(file)})
 
     def call(self, part: str, count: int) -> dict[str, Any]:
-        """Runs one of `benchmarks.comparison.protocol.PARTS` ``count`` times in a row.
+        """Runs one of the parts that the worker knows ``count`` times in a row.
 
         Returns:
           ``seconds``, the time of all of them; and ``loss``, after steps that of the last one.
         """
         return self._ask({"do": part, "count": count})
+
+    def save_results(self, part: str, file: Path) -> None:
+        """Makes a worker of layers write the arrays of one to a .npz file."""
+        self._ask({"do": part, "file": str(file)})
 
     def measure(self, part: str, count: int) -> tuple[float, float]:
         """Runs a part ``count`` times in a row, and again if other processes disturbed it.

@@ -10,6 +10,7 @@ from flax import nnx
 from convnext_jax.layers.convolution import Linear
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.windows import from_windows, to_windows
+from convnext_jax.ops.attention import dot_product_attention
 
 
 class MultiHeadAttention(nnx.Module):
@@ -41,7 +42,7 @@ class MultiHeadAttention(nnx.Module):
         """
         batch, length, channels = x.shape
         qkv = self.qkv(x).reshape(batch, length, 3, self.heads, channels // self.heads)
-        mixed = jax.nn.dot_product_attention(
+        mixed = dot_product_attention(
             qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], bias=bias, mask=mask
         )  # [B,N,heads,C/heads]
         return self.project(mixed.reshape(batch, length, channels))

@@ -22,6 +22,7 @@ from convnext_jax.layers.normalization import LayerNorm
 from convnext_jax.layers.parameters import Initializer, Role
 from convnext_jax.layers.stochastic import BranchScales, add_branch, dropout
 from convnext_jax.models.interface import TORCH_LEAVES, Architecture, BuildOptions, Model, Stage, dropout_key
+from convnext_jax.ops.attention import dot_product_attention
 from convnext_jax.precision import Precision
 
 EPSILON = 1e-5
@@ -185,7 +186,7 @@ class ConvAttention(nnx.Module):
             projection(tokens, grid, training=training).reshape(batch, -1, self.heads, channels // self.heads)
             for projection in (self.query, self.key, self.value)
         )
-        mixed = jax.nn.dot_product_attention(query, key, value, scale=channels**-0.5)  # [B,N,heads,C/heads]
+        mixed = dot_product_attention(query, key, value, scale=channels**-0.5)  # [B,N,heads,C/heads]
         return self.project(mixed.reshape(tokens.shape))
 
 

@@ -1,8 +1,8 @@
 """Depthwise convolution, with gradients of its own that are fast on every platform.
 
-On a CPU two rules choose the algorithm, by the size of the map and of the kernel. They agree with 97 of the 100 fastest
-choices that were measured (benchmarks/notes.md). A TPU gets products in its matrix units, except for the kernel's
-gradient. All else is XLA's grouped convolution, but for the kernel's gradient on the smallest maps of an NVIDIA GPU.
+On a CPU rules choose the algorithm, by the size of the map and of the kernel (benchmarks/notes.md). A TPU gets products
+in its matrix units, except for the kernel's gradient. All else is XLA's grouped convolution, but for the kernel's
+gradient on the smallest maps of an NVIDIA GPU.
 """
 
 import functools
@@ -15,13 +15,16 @@ from convnext_jax.ops.cpu import cpu_call, unfused_on_cpu
 from convnext_jax.ops.depthwise_cpu import (
     banded_conv,
     banded_kernel_gradient,
+    direct_conv,
     shifted_conv,
     shifted_kernel_gradient,
 )
 from convnext_jax.ops.depthwise_tpu import strip_conv, suits_strips
 from convnext_jax.ops.partition import batch_parts, sum_over_parts
 
-IMPLEMENTATIONS = ("auto", "conv", "shift", "banded", "strip")
+IMPLEMENTATIONS = ("auto", "conv", "direct", "shift", "banded", "strip")
+# On a CPU: the most pixels for banded matrices, which have the square of that for each channel.
+_BANDED_PIXELS = 256
 # Up to this many pixels cuDNN's gradient by the kernel is slow: at 4x4 nine times as slow as banded matrices on an
 # H100, at 8x8 as fast (benchmarks/results/depthwise_h100.json).
 _GPU_BANDED_PIXELS = 16
@@ -41,9 +44,9 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, *, implementation: str = "au
     Args:
       x: [B,H,W,C], float32 or bfloat16.
       kernel: [k,k,1,C] or [k,k,C], k odd. Its gradient has its own dtype.
-      implementation: "auto" chooses by platform and shape. For experiments, "conv" is XLA's grouped convolution, and
-        "shift" and "banded" are the two algorithms of `convnext_jax.ops.depthwise_cpu`, "strip" is that of
-        `convnext_jax.ops.depthwise_tpu`, which has no gradient by the kernel of its own.
+      implementation: "auto" chooses by platform and shape. For experiments, "conv" is XLA's grouped convolution,
+        "direct", "shift" and "banded" are the algorithms of `convnext_jax.ops.depthwise_cpu`, and "strip" is that of
+        `convnext_jax.ops.depthwise_tpu`. "direct" has the gradient by the kernel of "shift", "strip" that of "conv".
 
     Returns:
       [B,H,W,C] in the dtype of x.
@@ -113,7 +116,10 @@ _kernel_gradient.defvjp(_kernel_gradient_fwd, _kernel_gradient_bwd)
 @functools.partial(jax.jit, static_argnums=0)
 def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
     pixels, taps = x.shape[1] * x.shape[2], kernel.shape[0] ** 2
-    on_cpu = "banded" if pixels <= taps else "shift"
+    if pixels <= min(taps, _BANDED_PIXELS):
+        on_cpu = "banded"
+    else:
+        on_cpu = "direct" if taps <= 9 or (taps <= 25 and pixels >= 256) else "shift"
     on_tpu = "strip" if suits_strips(x, kernel.shape[0], batch_parts()) else "conv"
     return _on_platform(implementation, _CONVOLVE, x, kernel, cpu=on_cpu, tpu=on_tpu)
 
@@ -123,7 +129,8 @@ def _run_kernel_gradient(implementation: str, size: int, x: jax.Array, grad: jax
     pixels, taps = x.shape[1] * x.shape[2], size**2
     algorithms = {name: functools.partial(function, size=size) for name, function in _KERNEL_GRADIENT.items()}
     algorithms["banded"] = functools.partial(sum_over_parts, algorithms["banded"])
-    on_cpu, on_gpu = "banded" if pixels <= 2 * taps else "shift", "banded" if pixels <= _GPU_BANDED_PIXELS else "conv"
+    on_cpu = "banded" if pixels <= min(2 * taps, _BANDED_PIXELS) else "shift"
+    on_gpu = "banded" if pixels <= _GPU_BANDED_PIXELS else "conv"
     return _on_platform(implementation, algorithms, x, grad, cpu=on_cpu, cuda=on_gpu)
 
 
@@ -188,12 +195,14 @@ def _kernel_gradient_wide(kernel_gradient: Callable[..., jax.Array]) -> Callable
 
 _CONVOLVE = {
     "conv": _conv,
+    "direct": _convolve_wide(direct_conv),
     "shift": _convolve_wide(shifted_conv),
     "banded": _convolve_wide(banded_conv),
     "strip": strip_conv,
 }
 _KERNEL_GRADIENT = {
     "conv": _conv_kernel_gradient,
+    "direct": _kernel_gradient_wide(shifted_kernel_gradient),
     "shift": _kernel_gradient_wide(shifted_kernel_gradient),
     "banded": _kernel_gradient_wide(banded_kernel_gradient),
     "strip": _conv_kernel_gradient,

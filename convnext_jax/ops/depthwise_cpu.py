@@ -3,10 +3,11 @@
 **Shifted sums.** XLA turns a sum of products of shifted slices into one loop over the channels in vector registers. Its
 own grouped convolution is far slower on a CPU. A window of all channels and the kernel do not fit the fastest cache
 together, so the map is laid out in groups of as many channels as a register holds: 1.3 to 2 times as fast, including
-the transpositions (benchmarks/notes.md). The rows of the kernel are summed separately, since in one sum of all taps
-each addition waits for the one before. Groups gain nothing for the kernel's gradient. There the number of terms in one
-loop matters: with fewer than about sixteen XLA's code is several times slower, and so it is if the slices of a window
-are not materialized first.
+the transpositions (benchmarks/notes.md). With few taps the transpositions take longer than the sums, so the channels
+stay together. With very many, a loop goes over the rows of the kernel. The rows are summed separately, since in one sum
+of all taps each addition waits for the one before. Groups gain nothing for the kernel's gradient. There the number of
+terms in one loop matters: with fewer than about sixteen XLA's code is several times slower, and so it is if the slices
+of a window are not materialized first.
 
 **Banded matrices.** On a map of n pixels the convolution of a channel is a banded n x n (block Toeplitz) matrix, and on
 a small map most of the matrix lies inside the band. Its product with a map is written as n multiply-adds of whole rows
@@ -28,11 +29,28 @@ _GROUP = 8  # channels of a group: the float32 values in a register of AVX2
 _TERMS = 16
 _ROW_PIXELS = 36  # up to this many pixels rows of channels are multiplied and added; beyond them, matrices
 
+_UNROLLED = 9  # side of the largest kernel whose taps are all written out; beyond it compilation takes too long
+
 _materialize = jax.lax.optimization_barrier
 
 
+def direct_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Depthwise convolution as a sum of shifted maps whose channels stay together, with zeros around the map.
+
+    Args:
+      x: [B,H,W,C].
+      kernel: [k,k,C], k odd.
+
+    Returns:
+      [B,H,W,C]
+    """
+    # The map with its zeros is written once. XLA would otherwise ask for each pixel and tap whether it is outside.
+    padded = _materialize(_pad(x, kernel.shape[0] // 2))
+    return _sum_of_taps(padded[:, None], kernel[None, :, :, None, None])[:, 0]
+
+
 def shifted_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Depthwise convolution as a sum of shifted maps, with zeros around the map.
+    """The same with the channels in groups: for more taps than `direct_conv`.
 
     Args:
       x: [B,H,W,C].
@@ -43,21 +61,32 @@ def shifted_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     padded = _to_groups(_pad(x, kernel.shape[0] // 2))
     taps = _to_groups(kernel[None])[0, :, :, :, None, None]  # [G,k,k,1,1,g]
-    return _from_groups(_sum_of_taps(padded, taps))
+    return _from_groups(_sum_of_taps_in_memory(padded, taps))
+
+
+def _sum_of_taps(padded: jax.Array, taps: jax.Array) -> jax.Array:
+    """[B,G,H+k-1,W+k-1,g] and [G,k,k,1,1,g] -> [B,G,H,W,g]."""
+    batch, groups, *sides, channels = padded.shape
+    size = taps.shape[1]
+    height, width = (length - size + 1 for length in sides)
+
+    def row(rows: jax.Array, taps: jax.Array) -> jax.Array:
+        """[B,G,H,W+k-1,g] and [G,k,1,1,g] -> [B,G,H,W,g]."""
+        return functools.reduce(jnp.add, [rows[:, :, :, j : j + width] * taps[:, j] for j in range(size)])
+
+    if size <= _UNROLLED:
+        return functools.reduce(jnp.add, [row(padded[:, :, i : i + height], taps[:, i]) for i in range(size)])
+
+    def add_row(i: jax.Array, total: jax.Array) -> jax.Array:
+        rows = jax.lax.dynamic_slice_in_dim(padded, i, height, axis=2)
+        return total + row(rows, jax.lax.dynamic_index_in_dim(taps, i, axis=1, keepdims=False))
+
+    zeros = jnp.zeros_like(padded, shape=(batch, groups, height, width, channels))
+    return jax.lax.fori_loop(0, size, add_row, zeros)
 
 
 # A call. Otherwise XLA would skip the transpositions and leave the channels together in memory.
-@unfused_on_cpu
-def _sum_of_taps(padded: jax.Array, taps: jax.Array) -> jax.Array:
-    """[B,G,H+k-1,W+k-1,g] and [G,k,k,1,1,g] -> [B,G,H,W,g]."""
-    size = taps.shape[1]
-    height, width = (length - size + 1 for length in padded.shape[2:4])
-
-    def row(i: int) -> jax.Array:
-        terms = [padded[:, :, i : i + height, j : j + width] * taps[:, i, j] for j in range(size)]
-        return functools.reduce(jnp.add, terms)
-
-    return functools.reduce(jnp.add, map(row, range(size)))
+_sum_of_taps_in_memory = unfused_on_cpu(_sum_of_taps)
 
 
 def shifted_kernel_gradient(x: jax.Array, grad: jax.Array, size: int) -> jax.Array:

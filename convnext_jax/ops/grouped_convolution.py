@@ -1,8 +1,14 @@
 """Convolutions in groups, fast on a CPU. Other platforms get XLA's.
 
-XLA's CPU compiler (jax 0.10 to 0.12) has plain loops for them, and slower ones for their gradients. Instead, several
-small groups are made one dense convolution with zeros in its kernel: it computes more, at the speed of matrix products.
-A depthwise convolution with a stride is this project's depthwise convolution, of which the stride leaves pixels out.
+XLA's CPU compiler (jax 0.10 to 0.12) has plain loops for them, and slower ones for their gradients. Instead:
+
+- Small groups, on maps that are wide enough, are sums of shifted maps, as a depthwise convolution is, with the pixels
+  of a row next to each other in memory.
+- Several of other groups are made one dense convolution with zeros in its kernel. It computes more, at the speed of
+  matrix products. So is the gradient by the kernel of all groups.
+- A depthwise convolution with a stride is this project's depthwise convolution, of which the stride leaves pixels out.
+
+Measured in benchmarks/notes.md.
 """
 
 import functools
@@ -12,10 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convnext_jax.ops.cpu import cpu_call
 from convnext_jax.ops.dense_convolution import Window, dense_conv, xla_conv
 from convnext_jax.ops.depthwise import depthwise_conv
 
-_CHANNELS = 64  # groups are made one up to about as many channels
+# Groups are made one up to about as many channels: for the convolution and its gradient by the map, and for that by the
+# kernel, whose products have more rows than any other.
+_CHANNELS = 32
+_KERNEL_CHANNELS = 16
+# Sums of shifted maps are for groups of up to as many inputs and outputs, and for rows of at least as many pixels.
+_SMALL_GROUP = 8
+_WIDE_ROW = 8
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -58,7 +71,10 @@ grouped_conv.defvjp(_forward, _backward)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run(window: Window, groups: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    on_cpu = _depthwise if _is_depthwise(window, groups, x, kernel) else _merged
+    if _is_depthwise(window, groups, x, kernel):
+        on_cpu = _depthwise
+    else:
+        on_cpu = _shifted if _suits_shifts(window, groups, x, kernel) else _merged
     return jax.lax.platform_dependent(
         x,
         kernel,
@@ -77,13 +93,15 @@ def _run_gradients(
         by_x, by_kernel = jax.vjp(convolve, x, kernel)[1](grad)
         return by_x, by_kernel
 
-    of_depthwise = functools.partial(gradients_of, functools.partial(_depthwise, window, groups))
-    of_merged = functools.partial(_merged_gradients, window, groups)
+    if _is_depthwise(window, groups, x, kernel):
+        on_cpu = functools.partial(gradients_of, functools.partial(_depthwise, window, groups))
+    else:
+        on_cpu = functools.partial(_gradients, window, groups)
     return jax.lax.platform_dependent(
         x,
         kernel,
         grad,
-        cpu=of_depthwise if _is_depthwise(window, groups, x, kernel) else of_merged,
+        cpu=on_cpu,
         default=functools.partial(gradients_of, functools.partial(xla_conv, window, groups=groups)),
     )
 
@@ -101,32 +119,95 @@ def _depthwise(window: Window, groups: int, x: jax.Array, kernel: jax.Array) -> 
     return depthwise_conv(x, kernel)[:, :: window.stride, :: window.stride]
 
 
+def _suits_shifts(window: Window, groups: int, x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether `_shifted` is the fastest, of the convolution and of its gradient by the map."""
+    height, width, inputs, outputs = kernel.shape
+    small = max(inputs, outputs // groups) <= _SMALL_GROUP and height * width * inputs <= 9 * _SMALL_GROUP
+    inside = all(max(zeros) < size for zeros, size in zip(window.padding, (height, width), strict=True))
+    return window.stride == 1 and small and inside and x.shape[2] >= _WIDE_ROW
+
+
+def _shifted(window: Window, groups: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A sum of shifted maps, for stride 1, in float32 or better."""
+    height, width, inputs, outputs = kernel.shape
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    kernel = kernel.astype(wide)
+    padded = jnp.pad(x.astype(wide), ((0, 0), *window.padding, (0, 0)))
+    batch, *sides, _ = padded.shape
+    maps = padded.transpose(0, 3, 1, 2).reshape(batch, groups, inputs, *sides)
+    taps = kernel.reshape(height, width, inputs, groups, outputs // groups).transpose(3, 0, 1, 2, 4)
+    summed = _sum_of_taps(maps, taps)  # [B,groups,D / groups,H',W']
+    return summed.reshape(batch, outputs, *summed.shape[3:]).transpose(0, 2, 3, 1).astype(x.dtype)
+
+
+# A call. Otherwise XLA would skip the transpositions.
+@cpu_call
+def _sum_of_taps(maps: jax.Array, taps: jax.Array) -> jax.Array:
+    """[B,G,c,H,W] and [G,k,l,c,d] -> [B,G,d,H-k+1,W-l+1]."""
+    _, height, width, inputs, _ = taps.shape
+    rows, columns = maps.shape[3] - height + 1, maps.shape[4] - width + 1
+
+    def row(i: int) -> jax.Array:
+        terms = [
+            maps[:, :, None, channel, i : i + rows, j : j + columns] * taps[:, i, j, channel, :, None, None]
+            for channel in range(inputs)
+            for j in range(width)
+        ]
+        return functools.reduce(jnp.add, terms)
+
+    return functools.reduce(jnp.add, map(row, range(height)))
+
+
 def _merged(window: Window, groups: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    parts = _parts(groups, x.shape[-1])
+    """Dense convolutions of several groups each."""
+    parts = _parts(groups, x.shape[-1], _CHANNELS)
     kernels = _merge_groups(groups // parts, parts, kernel)
     # In turn, so that one is compiled for all of them.
     return _join(jax.lax.map(lambda part: dense_conv(window, *part), (_split(x, parts), kernels)))
 
 
-def _merged_gradients(
+def _gradients(
     window: Window, groups: int, x: jax.Array, kernel: jax.Array, grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    parts = _parts(groups, x.shape[-1])
+    if _suits_shifts(window, groups, x, kernel):
+        by_x = _shifted(_opposite(window, kernel), groups, grad, _transposed(groups, kernel))
+    else:
+        by_x = jax.vjp(lambda x: _merged(window, groups, x, kernel), x)[1](grad)[0]
+    return by_x, _merged_kernel_gradient(window, groups, x, kernel, grad)
+
+
+def _opposite(window: Window, kernel: jax.Array) -> Window:
+    """Returns the window of the gradient by the map of a convolution with stride 1."""
+    (above, below), (left, right) = window.padding
+    height, width = kernel.shape[0] - 1, kernel.shape[1] - 1
+    return Window(1, ((height - above, height - below), (width - left, width - right)))
+
+
+def _transposed(groups: int, kernel: jax.Array) -> jax.Array:
+    """Returns the kernel from outputs to inputs: [k,l,c,G d] -> [k,l,d,G c], mirrored."""
+    height, width, inputs, outputs = kernel.shape
+    kernel = kernel[::-1, ::-1].reshape(height, width, inputs, groups, outputs // groups)
+    return kernel.transpose(0, 1, 4, 3, 2).reshape(height, width, outputs // groups, groups * inputs)
+
+
+def _merged_kernel_gradient(window: Window, groups: int, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
+    parts = _parts(groups, x.shape[-1], _KERNEL_CHANNELS)
     merge = functools.partial(_merge_groups, groups // parts, parts)
 
-    def gradients(part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(functools.partial(dense_conv, window), *part[:2])[1](part[2])
+    def gradient(part: tuple[jax.Array, ...]) -> jax.Array:
+        x, kernel, grad = part
+        return jax.vjp(lambda kernel: dense_conv(window, x, kernel), kernel)[1](grad)[0]
 
-    by_parts, by_kernels = jax.lax.map(gradients, (_split(x, parts), merge(kernel), _split(grad, parts)))
-    return _join(by_parts), jax.linear_transpose(merge, kernel)(by_kernels)[0]
+    by_kernels = jax.lax.map(gradient, (_split(x, parts), merge(kernel), _split(grad, parts)))
+    return jax.linear_transpose(merge, kernel)(by_kernels)[0]
 
 
-def _parts(groups: int, channels: int) -> int:
+def _parts(groups: int, channels: int, wanted: int) -> int:
     """Returns how many dense convolutions the groups become: as few groups together as reach the wanted channels."""
     merged = next(
         merged
         for merged in range(1, groups + 1)
-        if groups % merged == 0 and (merged * channels >= _CHANNELS * groups or merged == groups)
+        if groups % merged == 0 and (merged * channels >= wanted * groups or merged == groups)
     )
     return groups // merged
 
