@@ -1,26 +1,31 @@
 """Convolutions without groups, fast on a CPU. Other platforms get XLA's.
 
 XLA's CPU compiler (jax 0.10 to 0.12) computes the gradient by the kernel as a convolution whose window is the whole
-map, several times slower than one matrix product for each place in the window. For outputs of few pixels its
-convolution, and the gradient by the map, are many times slower than one product over the written-out windows: a
-VGG-16 at 32 pixels gains most (benchmarks/results/network_costs_vgg16_epyc_2cores.json). Inside of a loop, where
-training steps run, XLA's gradient by the map takes 1.3 to 12 times as long as the equal convolution with the mirrored
-kernel (benchmarks/results/convolution_gradients_epyc_2cores.json).
+map, several times slower than matrix products of the written-out windows, or one for each place in them. For outputs of
+few pixels its convolution, and the gradient by the map, are many times slower than one product over the written-out
+windows: a VGG-16 at 32 pixels gains most (benchmarks/results/network_costs_vgg16_epyc_2cores.json). Inside of a loop,
+where training steps run, XLA's gradient by the map takes 1.3 to 12 times as long as the equal convolution with the
+mirrored kernel (benchmarks/results/convolution_gradients_epyc_2cores.json).
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from convnext_jax.ops.matmul import matmul
+from convnext_jax.ops.partition import batch_parts
 
 # Outputs of up to this many pixels are computed as one product on a CPU. On larger maps, writing out the windows costs
 # more than it gives.
 _FEW_PIXELS = 16
+# The gradient by the kernel writes out windows of a map of up to as many channels, those of about as many outputs at a
+# time, which a core's cache holds. With more channels one product for each place in the window is as fast.
+_WRITTEN_CHANNELS = 192
+_CHUNK_PIXELS = 2048
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left and right
 Convolve = Callable[["Window", jax.Array, jax.Array], jax.Array]
@@ -48,15 +53,12 @@ def xla_conv(window: Window, x: jax.Array, kernel: jax.Array, groups: int = 1) -
 def window_conv(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves [B,H,W,C] with [k,l,C,D] as one product: each window is written out as a row."""
     height, width, _, outputs = kernel.shape
-    stride = window.stride
+    size, stride = (height, width), window.stride
 
     def windows(x: jax.Array) -> jax.Array:
         x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
-        rows = (x.shape[1] - height) // stride * stride + 1
-        columns = (x.shape[2] - width) // stride * stride + 1
-        places = [(i, j) for i in range(height) for j in range(width)]
-        parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places]
-        return jnp.concatenate(parts, axis=-1)
+        sides = [(side - length) // stride + 1 for side, length in zip(x.shape[1:3], size, strict=True)]
+        return _written_out(window, size, sides, x)
 
     return matmul(taken_apart(windows, x, stride), kernel.reshape(-1, outputs))
 
@@ -149,7 +151,42 @@ def _kernel_gradient(window: Window, size: tuple[int, int], x: jax.Array, grad: 
         kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], grad.shape[-1]), x.dtype)
         return jax.linear_transpose(lambda kernel: xla_conv(window, x, kernel), kernel)(grad)[0]
 
-    return jax.lax.platform_dependent(x, grad, cpu=functools.partial(_sums_of_products, window, size), default=of_xla)
+    chunks = _chunks(x, grad)
+    on_cpu = _sums_of_products if chunks is None else functools.partial(_sums_of_chunks, chunks)
+    return jax.lax.platform_dependent(x, grad, cpu=functools.partial(on_cpu, window, size), default=of_xla)
+
+
+def _chunks(x: jax.Array, grad: jax.Array) -> int | None:
+    """Returns how many chunks of the batch `_sums_of_chunks` takes; None if it is not the fastest, or gathers."""
+    batch, pixels = x.shape[0], math.prod(grad.shape[1:3])
+    if x.shape[-1] > _WRITTEN_CHANNELS or batch_parts() > 1:
+        return None
+    divisors = (count for count in range(batch, 0, -1) if batch % count == 0)
+    chunks = next((count for count in divisors if batch // count * pixels >= _CHUNK_PIXELS), 1)
+    return chunks if batch // chunks * pixels <= 8 * _CHUNK_PIXELS else None
+
+
+def _sums_of_chunks(chunks: int, window: Window, size: tuple[int, int], x: jax.Array, grad: jax.Array) -> jax.Array:
+    """The same, as a product of the written-out windows for each chunk of the batch."""
+    outputs = grad.shape[-1]
+    padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+    padded = padded.reshape(chunks, -1, *padded.shape[1:])
+    pixels = grad.reshape(chunks, -1, outputs)
+
+    def add_chunk(number: jax.Array, total: jax.Array) -> jax.Array:
+        rows = _written_out(window, size, grad.shape[1:3], padded[number])
+        return total + rows.reshape(-1, rows.shape[-1]).T @ pixels[number]
+
+    zeros = jnp.zeros_like(grad, shape=(math.prod(size) * x.shape[-1], outputs))
+    return jax.lax.fori_loop(0, chunks, add_chunk, zeros).reshape(*size, x.shape[-1], outputs)
+
+
+def _written_out(window: Window, size: tuple[int, int], sides: Sequence[int], padded: jax.Array) -> jax.Array:
+    """[B,H,W,C] with its zeros -> [B,H',W',k l C], the windows of outputs with the sides H' and W'."""
+    rows, columns = ((side - 1) * window.stride + 1 for side in sides)
+    places = [(i, j) for i in range(size[0]) for j in range(size[1])]
+    parts = [padded[:, i : i + rows : window.stride, j : j + columns : window.stride] for i, j in places]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _sums_of_products(window: Window, size: tuple[int, int], x: jax.Array, grad: jax.Array) -> jax.Array:
