@@ -28,7 +28,7 @@ from benchmarks.comparison.case import Case
 from benchmarks.comparison.protocol import Job
 from benchmarks.comparison.record import make_record
 from benchmarks.comparison.rounds import Disagreement, WarmUp, check_agreement, measure_rounds, warm_up
-from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS, python_of
+from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS, check_torch_python, python_of
 from benchmarks.comparison.table import result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
 from convnext_jax.errors import EXIT_FAILURE, UserError, nearest
@@ -68,9 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     case, variables = _case(options), dict(map(_variable, options.env))
     _check_systems(options.systems)
-    python: Path | None = options.torch_python
-    if python is not None and not (python.is_file() and os.access(python, os.X_OK)):
-        raise UserError(f"--torch_python: there is no program {python}; name a Python that has PyTorch")
+    check_torch_python(options.torch_python)
     if options.output is not None:
         check_new_file("--output", options.output)
     try:

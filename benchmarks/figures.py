@@ -82,13 +82,31 @@ def _rows(document: str, template: str, record: str, rows: Mapping[str, str], va
     ]
 
 
+_AVX512 = "_epyc_avx512_2cores.json"
+_LARGE_PICTURES = [
+    f"{size}, {what}, one process" for size in (64, 128, 224) for what in ("center square", "random rectangle")
+]
 _STREAMED = {
-    "decoded, memory-mapped": "decoded, memory-mapped",
-    "PNG, one process": "png, 1 process",
-    "PNG, two processes": "png, 2 processes",
-    "JPEG, one process": "jpeg, 1 process",
-    "JPEG, two processes": "jpeg, 2 processes",
+    "64x64, decoded, memory-mapped": "decoded, memory-mapped",
+    "64x64 PNG, one process": "png, 1 process",
+    "64x64 PNG, two processes": "png, 2 processes",
+    "64x64 JPEG, one process": "jpeg, 1 process",
+    "64x64 JPEG, two processes": "jpeg, 2 processes",
+} | {
+    f"500x375 JPEG to {size_and_what.replace(',', ' pixels,', 1)}": f"500x375 to {size_and_what}"
+    for size_and_what in _LARGE_PICTURES
 }
+_LAYERS = (
+    "depthwise 3x3 (MobileNetV2)",
+    "depthwise 5x5 (EfficientNet)",
+    "depthwise 7x7 (ConvNeXt)",
+    "depthwise 31x31 (RepLKNet)",
+    "grouped 3x3, 32 groups (ResNeXt)",
+    "dense 3x3 (ResNet-18)",
+    "attention, 65 tokens (ViT-Ti)",
+    "attention, 256 tokens (CCT-7)",
+    "attention in windows of 16 (Swin-T)",
+)
 _SURVEYED = (
     "convnext_multiscale",
     "convnext_tiny",
@@ -240,7 +258,7 @@ FIGURES: list[Figure] = [
     *_rows(
         "docs/data.md",
         "| {row} | {:,.0f} ({:,.0f} to {:,.0f}) |",
-        f"streaming{EPYC}",
+        f"streaming{_AVX512}",
         _STREAMED,
         [f"images_per_second > {{key}} > {name} ~ 3" for name in ("median", "least", "most")],
     ),
@@ -409,6 +427,13 @@ FIGURES: list[Figure] = [
             "docs/performance.md", f"| [training step, `convnext_tiny`, `{stem}`, 32 px", f"compare_{stem}{EPYC}", ()
         )
         for stem in ("conv3x3_s1", "patch2", "patch4")
+    ),
+    *_rows(
+        "docs/performance.md",
+        "| {row} | {:.2f} | {:.2f} |",
+        f"layers{_AVX512}",
+        dict(zip(_LAYERS, _LAYERS, strict=True)),
+        [f"layers > {{key}} > {part} > ratio" for part in ("forward", "gradient")],
     ),
     *_rows(
         "docs/performance.md",

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.comparison.layer_cases import LAYERS, PARTS
 from benchmarks.comparison.rounds import Disagreement
-from benchmarks.comparison.systems import SYSTEMS, python_of
+from benchmarks.comparison.systems import SYSTEMS, check_torch_python, python_of
 from benchmarks.comparison.worker import Worker, WorkerFailed
-from convnext_jax.errors import EXIT_FAILURE
+from convnext_jax.errors import EXIT_FAILURE, check
 from convnext_jax.report.tables import markdown_table
 from convnext_jax.storage.files import write_json
 from convnext_jax.tools import command_line
@@ -46,6 +46,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     check_new_file("--output", options.output)
+    check_torch_python(options.torch_python)
+    check("--rounds", options.rounds, options.rounds >= 1, "1 or more")
     try:
         record = compare(options.rounds, options.torch_python)
     except (WorkerFailed, Disagreement) as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,12 @@ def python_of(kind: Kind, torch_python: Path | None) -> str:
         return sys.executable
     python = torch_python or _environment(Path(__file__).parent.parent / kind.requirements)
     return str(python.absolute())  # not resolved: the symbolic link is what belongs to a virtual environment
+
+
+def check_torch_python(python: Path | None) -> None:
+    """Raises UserError if ``--torch_python`` names no program."""
+    if python is not None and not (python.is_file() and os.access(python, os.X_OK)):
+        raise UserError(f"--torch_python: there is no program {python}; name a Python that has PyTorch")
 
 
 def _environment(requirements: Path) -> Path:
