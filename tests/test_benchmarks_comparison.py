@@ -54,7 +54,7 @@ def test_plain_jax_is_the_same_network() -> None:
 def start(folder: Path, name: str = "fake", **options: Any) -> Worker:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     command = [sys.executable, "-m", "fake_worker"]
-    return Worker(name, command, environment, Job(CASE, options, folder), folder / f"{name}.log")
+    return Worker(name, command, environment, Job(CASE, options, folder).to_json(), folder / f"{name}.log")
 
 
 def test_a_worker_answers_whatever_its_libraries_print(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ COMMANDS = (
         (),
         {"--model": NAME, "--stem": NAME, "--systems": NAME, "--torch_python": A_FILE, "--output": NEW_FILE},
     ),
-    Command("benchmarks.layers", (), {"--torch_python": A_FILE, "--output": NEW_FILE}),
+    Command("benchmarks.layers", ("--output", "{tmp}/new.json"), {"--torch_python": A_FILE, "--output": NEW_FILE}),
     Command("benchmarks.comparison_table", ("{tmp}/table.json",), {"RECORD": A_FILE}),
     Command(
         "benchmarks.record_run",
