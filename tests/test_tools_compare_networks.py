@@ -9,6 +9,7 @@ from PIL import Image
 
 from convnext_jax.errors import UserError
 from convnext_jax.tools import compare_networks
+from convnext_jax.tools.plan.topology import Topology
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -47,9 +48,34 @@ def test_times_are_written_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert min(picture.size) > 500
 
 
+def test_the_time_that_the_compiler_of_a_tpu_models_is_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def modeled(*arguments: object) -> float:
+        asked.append(arguments)
+        return 0.0125
+
+    monkeypatch.setattr("convnext_jax.tools.compare_networks.check_compiler", lambda topology: None)
+    monkeypatch.setattr("convnext_jax.tools.compare_networks.start_on_cpu", lambda topology: None)
+    monkeypatch.setattr("convnext_jax.tools.plan.inference.modeled_milliseconds", modeled)
+    call(monkeypatch, "lenet5", "--topology", "v6e:2x2", "--json", tmp_path / "a.json")
+    assert "modeled ms an image, batch 64" in (said := capsys.readouterr().out) and "0.0125" in said
+    ((name, image_size, num_classes, batch_size, topology),) = asked
+    assert (name, image_size, num_classes, batch_size) == ("lenet5", 32, 100, 64)
+    assert isinstance(topology, Topology) and topology.chip is not None and topology.chip.name == "v6e"
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["topology"] == "v6e:2x2" and written["networks"][0]["modeled_milliseconds"] == 0.0125
+
+
 def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="no network is called 'resnet19': did you mean 'resnet18'?"):
         call(monkeypatch, "resnet19")
+    with pytest.raises(UserError, match="--topology h100:1: only the compilers of TPUs say how long a program takes"):
+        call(monkeypatch, "lenet5", "--topology", "h100:1")
+    with pytest.raises(UserError, match="--topology v5e: unknown; known are cpu:N, v4:XxYxZ, v5e:XxY"):
+        call(monkeypatch, "lenet5", "--topology", "v5e")
     with pytest.raises(SystemExit):
         call(monkeypatch, "--picture", "a.png")
     assert "--picture shows the time: give --time too" in capsys.readouterr().err

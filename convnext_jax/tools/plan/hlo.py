@@ -197,6 +197,11 @@ def step_instructions(program: Program) -> list[Executed]:
     return list(_executed(program, max(sizes, key=lambda body: sizes[body]) or "", 1))
 
 
+def program_instructions(program: Program) -> list[Executed]:
+    """Returns all that a program executes, loops with all their rounds."""
+    return list(_executed(program, program.entry, 1))
+
+
 def _executed(
     program: Program, computation: str, times: int, loop: Instruction | None = None, *, enter_loops: bool = True
 ) -> Iterator[Executed]:

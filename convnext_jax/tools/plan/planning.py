@@ -70,7 +70,7 @@ def plan_of(run: CompiledRun, extent: Extent, topology: Topology, sharding: Shar
 def _program_figures(run: CompiledRun, topology: Topology, result: dict[str, Any]) -> dict[str, Any]:
     assert run.program is not None
     counted: Any = run.program.cost_analysis()
-    program = read_program(_text(run.program, topology))
+    program = read_program(program_text(run.program, topology))
     step = step_instructions(program)
     exchanged = collectives(program, step, topology.count)
     costs, traffic = step_costs(program, step), memory_traffic(program, step)
@@ -100,7 +100,8 @@ def _program_figures(run: CompiledRun, topology: Topology, result: dict[str, Any
     }
 
 
-def _text(program: Any, topology: Topology) -> str:
+def program_text(program: Any, topology: Topology) -> str:
+    """Returns the text of a compiled program; raises UserError if another release of the compiler made it."""
     try:
         return program.as_text() or ""
     except jax.errors.JaxRuntimeError as error:
