@@ -199,6 +199,11 @@ COMMANDS = (
     Command(
         "benchmarks.frontier", ("{tmp}/table.json", "--output", "{tmp}/new.png"), {"FILE": A_FILE, "--output": NEW_FILE}
     ),
+    Command(
+        "benchmarks.road_picture",
+        ("{tmp}/table.json", "--output", "{tmp}/new.png"),
+        {"FILE": A_FILE, "--output": NEW_FILE},
+    ),
     Command("benchmarks.evaluation_cost", WORKDIR, {"--workdir": A_FOLDER, "--output": NEW_FILE}),
     Command(
         "benchmarks.compare",
