@@ -33,7 +33,8 @@ def make_mesh(devices: Sequence[Any] | None = None, *, fsdp: int = 1) -> Mesh:
     if len(devices) % fsdp:
         divisors = [str(number) for number in range(1, len(devices) + 1) if len(devices) % number == 0]
         raise UserError(
-            f"config.run.fsdp={fsdp} does not divide the number of devices, {len(devices)}; choose from {', '.join(divisors)}"
+            f"config.run.fsdp={fsdp} does not divide the number of devices, {len(devices)};"
+            f" choose from {', '.join(divisors)}"
         )
     shape = (len(devices) // fsdp, fsdp)
     return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)

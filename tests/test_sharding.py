@@ -19,7 +19,8 @@ def test_a_mesh_is_over_all_devices_or_the_given_ones() -> None:
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused() -> None:
-    with pytest.raises(UserError, match=r"config\.run\.fsdp=3 does not divide the number of devices, 8; choose from 1, 2, 4, 8"):
+    message = r"config\.run\.fsdp=3 does not divide the number of devices, 8; choose from 1, 2, 4, 8"
+    with pytest.raises(UserError, match=message):
         make_mesh(fsdp=3)
 
 
