@@ -273,6 +273,16 @@ FIGURES: list[Figure] = [
     ),
     Figure("docs/evaluation.md", "the page {:.1f} s", _COST, ("page_seconds",)),
     Figure("docs/models.md", "Fifteen of them at 32 pixels", f"network_costs_32px{EPYC}", ()),
+    Figure(
+        "docs/models.md",
+        "AlexNet takes {:.4f} ms an image and ConvNeXt-T with patches {:.4f}, but LeNet-5, with a hundredth of their"
+        " multiply-adds, {:.4f}",
+        "network_costs_32px_v5e_modeled.json",
+        tuple(
+            f"networks > name={name} > modeled_milliseconds"
+            for name in ("alexnet_small_stem", "convnext_tiny", "lenet5")
+        ),
+    ),
     *_rows(
         "docs/models.md",
         "| `{row}` | {:.1%} | {:.1%} | {:.3f} |",

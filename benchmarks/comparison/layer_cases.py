@@ -43,7 +43,10 @@ class Layer:
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the inputs by name, float32: ``x``, ``grad`` of the same shape, and the parameters."""
         rng, channels = np.random.default_rng(0), self.channels
-        normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
+
+        def normal(*shape: int) -> np.ndarray:
+            return rng.standard_normal(shape, np.float32)
+
         if self.kind == "convolution":
             shape = (self.batch, self.length, self.length, channels)
             inputs = channels // self.groups
