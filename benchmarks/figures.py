@@ -275,8 +275,8 @@ FIGURES: list[Figure] = [
     Figure("docs/models.md", "Fifteen of them at 32 pixels", f"network_costs_32px{EPYC}", ()),
     Figure(
         "docs/models.md",
-        "AlexNet takes {:.4f} ms an image and ConvNeXt-T with patches {:.4f}, but LeNet-5, with a hundredth of their"
-        " multiply-adds, {:.4f}",
+        "AlexNet takes {:.4f} ms an image and ConvNeXt-T with patches {:.4f}, but LeNet-5, with less than a hundredth"
+        " of their multiply-adds, {:.4f}",
         "network_costs_32px_v5e_modeled.json",
         tuple(
             f"networks > name={name} > modeled_milliseconds"

@@ -99,7 +99,8 @@ def _difference(workers: dict[str, Worker], number: int, folder: Path) -> float:
         worker.save_results(f"{number}:results", file)
         with np.load(file) as results:
             arrays.append(list(results.values()))
-    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(*arrays, strict=True))
+    differences = [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(*arrays, strict=True)]
+    return float(np.max(differences))  # NaN if one is
 
 
 def _measure(workers: dict[str, Worker], part: str, rounds: int) -> dict[str, Any]:

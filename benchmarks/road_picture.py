@@ -6,6 +6,7 @@ Steps that the record does not have are drawn without a bar.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ def main() -> None:
     parser.add_argument("--title", default="From ResNet to ConvNeXt")
     options = parser.parse_args()
     check_new_file("--output", options.output)
-    measured = accuracies_of(options.record)
 
     from convnext_jax.models.costs import parameters_and_macs  # JAX takes seconds to import
     from convnext_jax.models.road_steps import STEPS, road
     from convnext_jax.report.road_chart import Bar, road_chart
 
+    measured = accuracies_of(options.record, [step.name for step in STEPS])
     networks = road("tiny", small_images=True)
     bars = [
         Bar(step.what, parameters_and_macs(networks[step.name], 32, 32, 100)[1] / 1e9, measured.get(step.name, []))
@@ -42,17 +43,18 @@ def main() -> None:
     print(f"{len(measured)} of {len(STEPS)} steps: {options.output}")
 
 
-def accuracies_of(path: Path) -> dict[str, list[float]]:
+def accuracies_of(path: Path, steps: Sequence[str]) -> dict[str, list[float]]:
     """Returns the top-1 of each step in percent, one value for each seed.
 
     Raises:
-      UserError: the file has no points of the road.
+      UserError: the file has no points of these steps.
     """
     measured: dict[str, list[float]] = {}
     try:
         record: Any = parse_json(path.read_bytes())
         for point in record["points"]:
-            measured.setdefault(point["step"], []).append(100 * float(point[METRIC]))
+            if point["step"] in steps:
+                measured.setdefault(point["step"], []).append(100 * float(point[METRIC]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has no points of the road: {first_line(error)}; give the record of a sweep") from error
     if not measured:

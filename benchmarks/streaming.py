@@ -1,11 +1,11 @@
 """Measures how many images a second a streamed split is read at, decoded and encoded, and writes them as JSON.
 
-``python -m benchmarks.streaming --output benchmarks/results/streaming_epyc_2cores.json``
+``python -m benchmarks.streaming --output benchmarks/results/NAME.json``
 
-The pictures are noise over a smooth ramp, which makes the size of their files about that of photographs of this size:
-64x64 pixels, as in ``imagenet_resized/64x64``, and 500x375, about the mean of ``imagenet2012``. What is timed is all
-that the host does for a call: the order, reading, decoding, and the copy to the device. The step that consumes them is
-measured by ``python -m convnext_jax.tools.benchmark``.
+The pictures are noise over a smooth ramp, as much as makes their files about as large as those of photographs: 64x64
+pixels, as in ``imagenet_resized/64x64``, and 500x375, about the mean of ``imagenet2012``. The record has the bytes of a
+file. What is timed is all that the host does for a call: the order, reading, decoding, and the copy to the device. The
+step that consumes them is measured by ``python -m convnext_jax.tools.benchmark``.
 """
 
 import io
@@ -28,13 +28,13 @@ PHOTOGRAPH = (375, 500, 3)
 BATCH, STEPS = 128, 10
 
 
-def pixels(count: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns pictures, uint8 [N,H,W,3]."""
+def pixels(count: int, shape: tuple[int, int, int], noise: float) -> np.ndarray:
+    """Returns pictures, uint8 [N,H,W,3], with noise of a deviation on the scale of 0 to 255."""
     rng = np.random.default_rng(0)
     height, width, _ = shape
     ramp = np.add.outer(np.linspace(0, 64, height), np.linspace(0, 64, width))[..., None]
     ramp = ramp * rng.uniform(0, 1.5, (count, 1, 1, 3))
-    return np.clip(ramp + rng.normal(0, 12, (count, *shape)), 0, 255).astype(np.uint8)
+    return np.clip(ramp + rng.normal(0, noise, (count, *shape)), 0, 255).astype(np.uint8)
 
 
 def encode(images: np.ndarray, kind: str) -> list[bytes]:
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=8)
     arguments = parser.parse_args()
     check_new_file("--output", arguments.output)
-    count, images = arguments.images, pixels(1000, SHAPE)
+    count, images = arguments.images, pixels(1000, SHAPE, noise=12)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "images.npy"
@@ -100,7 +100,7 @@ def main() -> None:
             result = rate(encoded, count, workers, arguments.calls)
             result["bytes_per_file"] = float(np.mean([len(file) for file in files]))
             results[f"{kind}, {workers} process{'es' * (workers > 1)}"] = result
-    files = encode(pixels(200, PHOTOGRAPH), "jpeg")
+    files = encode(pixels(200, PHOTOGRAPH, noise=60), "jpeg")
     for size in (64, 128, 224):
         encoded = EncodedImages(Files(files, count), (size, size, 3), size)
         for what, crop in (("center square", None), ("random rectangle", RandomCrop(0, 0.08))):

@@ -1,7 +1,8 @@
 """Fine-tuning from weights of CIFAR-100, with and without layer-wise decay, beside training from scratch.
 
     python train.py --config configs/fast.py:cifar100 --workdir runs/fast_cifar100
-    python -m convnext_jax.tools.export --workdir runs/fast_cifar100 --format convnext_jax --output runs/fast_cifar100_weights
+    python -m convnext_jax.tools.export --workdir runs/fast_cifar100 --format convnext_jax \\
+        --output runs/fast_cifar100_weights
     python -m convnext_jax.tools.sweep sweeps/fine_tuning.py --workdir runs/fine_tuning
 
 The digits of scikit-learn, and a part of Tiny ImageNet in the official layout, which ``--config.data.manual_dir`` names

@@ -141,6 +141,16 @@ def test_a_rectangle_is_of_the_picture_turned_upright(orientation: int):
     assert np.abs(found[1].astype(int) - resized(upright, box, 12)).mean() < 2
 
 
+def test_a_tiff_is_turned_once():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(PHOTOGRAPH, "tiff", exif=exif)
+    upright = Image.fromarray(np.ascontiguousarray(PHOTOGRAPH.transpose(1, 0, 2)[:, ::-1]))
+    box = (10, 150, 110, 200)
+    found = decode_crop(Picture("a", content, 0), lambda width, height: box if height > width else (0, 0, 1, 1), 50)
+    np.testing.assert_array_equal(found, resized(upright, box, 50))
+
+
 def test_a_damaged_picture_is_named():
     with pytest.raises(UserError, match=r"picture train\[7\] cannot be read"):
         decode_crop(Picture("train[7]", encoded(PHOTOGRAPH, "jpeg")[:900], 0), lambda width, height: (0, 0, 9, 9), 8)

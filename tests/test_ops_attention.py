@@ -90,19 +90,34 @@ def test_second_derivatives_are_those_of_jax() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_large_scores_and_a_query_that_sees_no_key_stay_finite() -> None:
-    arrays = draw("mask") | {"mask": jnp.zeros((2, 1, 5, 5), bool).at[:, :, 1:].set(True)}
-    arrays |= {"query": 1e4 * arrays["query"]}
+def test_a_query_that_sees_no_key_is_as_jax_has_it() -> None:
+    arrays = draw("mask")
+    mask = jnp.ones((2, 1, 5, 5), bool).at[:, :, 0].set(False)
 
-    def total(arrays):
-        return dot_product_attention(**arrays).sum()
+    def gradients(attend):
+        return jax.jit(jax.grad(lambda arrays: (attend(**arrays, mask=mask) ** 2).sum()))(arrays)
 
-    value, grads = jax.jit(jax.value_and_grad(total, allow_int=True))(arrays)
-    assert jnp.isfinite(value)
-    for name in ("query", "key", "value"):
-        assert jnp.isfinite(grads[name]).all()
+    arrays.pop("mask")
+    found, expected = gradients(dot_product_attention), gradients(plain)
+    np.testing.assert_array_equal(found["query"][:, 0], 0.0)
+    for each in arrays:
+        np.testing.assert_allclose(found[each], expected[each], rtol=1e-4, atol=1e-5, err_msg=each)
     uniform = arrays["value"].mean(1)
-    np.testing.assert_allclose(dot_product_attention(**arrays)[:, 0], uniform, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dot_product_attention(**arrays, mask=mask)[:, 0], uniform, rtol=1e-5, atol=1e-6)
+
+
+def test_large_scores_stay_finite() -> None:
+    arrays = draw("plain")
+    arrays |= {"query": 1e4 * arrays["query"]}
+    value, grads = jax.jit(jax.value_and_grad(lambda arrays: dot_product_attention(**arrays).sum()))(arrays)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, grads)))
+
+
+def test_what_the_gradient_keeps_is_the_inputs_and_the_weights() -> None:
+    x = jax.ShapeDtypeStruct((1, 64, 3, 64), jnp.float32)
+    kept = jax.eval_shape(lambda *inputs: jax.vjp(dot_product_attention, *inputs)[1], x, x, x)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(kept))
+    assert numbers == 3 * 64 * 3 * 64 + 3 * 64 * 64 + 3 * 64
 
 
 def test_bfloat16_is_rounded_once() -> None:

@@ -1,6 +1,7 @@
 """Convolutions with every window, stride, padding and number of groups, against XLA's own."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,23 @@ def test_values_and_gradients_are_those_of_xla(name: str) -> None:
     for found, wanted in zip(*both(x, kernel), strict=True):
         # The kernel's gradient sums over all pixels, in another order.
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.sqrt(case.batch * np.prod(case.map)))
+
+
+@pytest.mark.parametrize("name", ["a map in chunks", "a map in chunks, stride 2", "small groups on a wide map"])
+def test_the_gradient_of_a_bfloat16_kernel_is_rounded_once(name: str) -> None:
+    case = CASES[name]
+    x, kernel = draw(case)
+    options: Any = {"stride": case.stride, "padding": case.padding, "groups": case.groups}
+    x, kernel = (1 + 0.1 * array for array in (x, kernel))  # sums that grow with every term
+
+    def gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.grad(lambda kernel: conv(x, kernel, **options).astype(jnp.float32).sum())(kernel)
+
+    x16, kernel16 = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    found = jax.jit(gradient)(x16, kernel16)
+    expected = jax.jit(gradient)(x16.astype(jnp.float32), kernel16.astype(jnp.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=2.0**-7)
 
 
 BFLOAT16 = ["one pixel", "patches", "window", "many channels", "two groups", "small groups on a wide map"]

@@ -59,14 +59,19 @@ def test_the_time_that_the_compiler_of_a_tpu_models_is_a_column(
 
     monkeypatch.setattr("convnext_jax.tools.compare_networks.check_compiler", lambda topology: None)
     monkeypatch.setattr("convnext_jax.tools.compare_networks.start_on_cpu", lambda topology: None)
+    monkeypatch.setattr("convnext_jax.tools.compare_networks.compiler_mismatch", lambda: "libtpu 1 is not 2")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.2")
     monkeypatch.setattr("convnext_jax.tools.plan.inference.modeled_milliseconds", modeled)
     call(monkeypatch, "lenet5", "--topology", "v6e:2x2", "--json", tmp_path / "a.json")
-    assert "modeled ms an image, batch 64" in (said := capsys.readouterr().out) and "0.0125" in said
+    said = capsys.readouterr()
+    assert "modeled ms an image, batch 64" in said.out and "0.0125" in said.out
+    assert "note: libtpu 1 is not 2" in said.err
     ((name, image_size, num_classes, batch_size, topology),) = asked
     assert (name, image_size, num_classes, batch_size) == ("lenet5", 32, 100, 64)
     assert isinstance(topology, Topology) and topology.chip is not None and topology.chip.name == "v6e"
     written = json.loads((tmp_path / "a.json").read_text())
-    assert written["topology"] == "v6e:2x2" and written["networks"][0]["modeled_milliseconds"] == 0.0125
+    assert (written["topology"], written["compiler"]) == ("v6e:2x2", "libtpu 1.2")
+    assert written["networks"][0]["modeled_milliseconds"] == 0.0125
 
 
 def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,3 +84,6 @@ def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         call(monkeypatch, "--picture", "a.png")
     assert "--picture shows the time: give --time too" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "lenet5", "--time", "--topology", "v5e:2x2")
+    assert "--time is of this device, --topology of another" in capsys.readouterr().err

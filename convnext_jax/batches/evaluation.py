@@ -44,7 +44,8 @@ def put_batches(split: Split, batch_size: int, sharding: Sharding) -> Evaluation
 
     Args:
       split: N examples.
-      batch_size: examples at a time, rounded up to a multiple of the devices; at most N of them are needed.
+      batch_size: the most examples at a time. Less are taken if that makes the batches equal, and more if the devices
+        do not divide them.
       sharding: how arrays lie on the devices.
     """
     shapes = abstract_batches(split, batch_size, sharding)
@@ -57,7 +58,10 @@ def put_batches(split: Split, batch_size: int, sharding: Sharding) -> Evaluation
             own = positions[index[:2]]
             return np.asarray(array[own.reshape(-1)]).reshape(*own.shape, *shape.shape[2:])
 
-        return jax.make_array_from_callback(shape.shape, sharding.batches, part)
+        # One device after another, so that the host never holds the split a second time.
+        places = sharding.batches.addressable_devices_indices_map(shape.shape)
+        parts = [jax.device_put(part(index), device) for device, index in places.items()]
+        return jax.make_array_from_single_device_arrays(shape.shape, sharding.batches, parts)
 
     rows, labels = jax.tree.map(copied, (split.images, labels_of(split)), (shapes.rows, shapes.labels))
     return EvaluationBatches(rows, labels, shapes.num_examples, shapes.image_shape)
@@ -66,7 +70,8 @@ def put_batches(split: Split, batch_size: int, sharding: Sharding) -> Evaluation
 def abstract_batches(split: Split, batch_size: int, sharding: Sharding) -> EvaluationBatches:
     """Returns the shapes, dtypes and shardings of what `put_batches` returns."""
     count, height, width, channels = split.images.shape
-    batch_size = sharding.rounded_up(min(batch_size, count))
+    batches = -(-count // min(batch_size, count))
+    batch_size = sharding.rounded_up(-(-count // batches))
     lead = (-(-count // batch_size), batch_size)
     rows = jax.ShapeDtypeStruct((*lead, height * width * channels), jnp.uint8)
     labels = jax.tree.map(lambda array: jax.ShapeDtypeStruct((*lead, *array.shape[1:]), array.dtype), labels_of(split))

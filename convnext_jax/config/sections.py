@@ -136,7 +136,7 @@ class AugmentConfig:
       crop_mode: what the border is: ``reflect``, or ``constant``, the mean color.
       resized_crop_area: least share of the image in a random rectangle that is enlarged to the whole; 1 turns it off.
         Of pictures that stay encoded and are resized by ``data.image_size``, the rectangle is cut out before that, on
-        the host.
+        the host, and ``crop_padding`` acts on what is left.
       rotation: largest angle in degrees that an image is turned by, in [0, 180]; 0 turns it off.
       zoom: largest factor that an image is enlarged or shrunk by, 1 or more; 1 turns it off.
       flip: ``random`` mirrors half of the images left to right, ``alternating`` each one in every other epoch, ``none``

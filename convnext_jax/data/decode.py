@@ -131,6 +131,8 @@ def decode_crop(picture: Picture, choose: Callable[[int, int], Box], size: int, 
 
     def reduce(opened: Image.Image) -> None:
         nonlocal box
+        if opened.format not in ("JPEG", "MPO"):
+            opened.load()  # a TIFF is turned then
         width, height = opened.size
         turned = _turn(opened) in _SWAPPING
         box = choose(*((height, width) if turned else (width, height)))
@@ -143,7 +145,7 @@ def decode_crop(picture: Picture, choose: Callable[[int, int], Box], size: int, 
 
     with opened_image(f"picture {picture.name}", picture.encoded, before_loading=reduce) as opened:
         image = _to_channels(upright(_to_bytes(picture, opened), opened), MODES[channels])
-    image = image.resize((size, size), Image.Resampling.BICUBIC, box)
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box)
     return np.asarray(image).reshape(size, size, channels)
 
 

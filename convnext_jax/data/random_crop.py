@@ -12,7 +12,10 @@ _ATTEMPTS = 10
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop:
-    """Draws a rectangle of a picture, as `convnext_jax.augment.geometry.random_resized_crop` does for decoded ones.
+    """Draws a rectangle of a picture, as torchvision's ``RandomResizedCrop`` does.
+
+    `convnext_jax.augment.geometry.random_resized_crop` does it for decoded images, which keep their size: there an
+    image stays as it is where no rectangle fits.
 
     It is a function of the seed, the epoch and the example alone. The numbers are NumPy's, not those of JAX's keys:
     the processes that decode do not import JAX, which takes them a second.
@@ -26,8 +29,7 @@ class RandomCrop:
       ratio: smallest and largest ratio of width to height. The ratio is drawn uniformly on a logarithmic scale.
 
     Reference:
-      Szegedy et al., `Going Deeper with Convolutions <https://arxiv.org/abs/1409.4842>`_, 2015; torchvision's
-      ``RandomResizedCrop``.
+      Szegedy et al., `Going Deeper with Convolutions <https://arxiv.org/abs/1409.4842>`_, 2015.
     """
 
     seed: int

@@ -22,8 +22,9 @@ from convnext_jax.ops.partition import batch_parts
 # Outputs of up to this many pixels are computed as one product on a CPU. On larger maps, writing out the windows costs
 # more than it gives.
 _FEW_PIXELS = 16
-# The gradient by the kernel writes out windows of a map of up to as many channels, those of about as many outputs at a
-# time, which a core's cache holds. With more channels one product for each place in the window is as fast.
+# The gradient by the kernel writes out the windows of a map of up to as many channels, those of about as many outputs
+# at a time, or up to eight times as many if the batch has no other divisor. Beyond that one product for each place in
+# the window is as fast.
 _WRITTEN_CHANNELS = 192
 _CHUNK_PIXELS = 2048
 
@@ -168,17 +169,19 @@ def _chunks(x: jax.Array, grad: jax.Array) -> int | None:
 
 def _sums_of_chunks(chunks: int, window: Window, size: tuple[int, int], x: jax.Array, grad: jax.Array) -> jax.Array:
     """The same, as a product of the written-out windows for each chunk of the batch."""
-    outputs = grad.shape[-1]
+    outputs, wide = grad.shape[-1], jnp.promote_types(grad.dtype, jnp.float32)
     padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
     padded = padded.reshape(chunks, -1, *padded.shape[1:])
     pixels = grad.reshape(chunks, -1, outputs)
 
     def add_chunk(number: jax.Array, total: jax.Array) -> jax.Array:
         rows = _written_out(window, size, grad.shape[1:3], padded[number])
-        return total + rows.reshape(-1, rows.shape[-1]).T @ pixels[number]
+        transposed = rows.reshape(-1, rows.shape[-1]).T
+        return total + jnp.matmul(transposed, pixels[number], preferred_element_type=wide)
 
-    zeros = jnp.zeros_like(grad, shape=(math.prod(size) * x.shape[-1], outputs))
-    return jax.lax.fori_loop(0, chunks, add_chunk, zeros).reshape(*size, x.shape[-1], outputs)
+    zeros = jnp.zeros_like(grad, shape=(math.prod(size) * x.shape[-1], outputs), dtype=wide)
+    summed = jax.lax.fori_loop(0, chunks, add_chunk, zeros)
+    return summed.reshape(*size, x.shape[-1], outputs).astype(grad.dtype)
 
 
 def _written_out(window: Window, size: tuple[int, int], sides: Sequence[int], padded: jax.Array) -> jax.Array:

@@ -122,7 +122,8 @@ def _depthwise(window: Window, groups: int, x: jax.Array, kernel: jax.Array) -> 
 def _suits_shifts(window: Window, groups: int, x: jax.Array, kernel: jax.Array) -> bool:
     """Whether `_shifted` is the fastest, of the convolution and of its gradient by the map."""
     height, width, inputs, outputs = kernel.shape
-    small = max(inputs, outputs // groups) <= _SMALL_GROUP and height * width * inputs <= 9 * _SMALL_GROUP
+    larger = max(inputs, outputs // groups)
+    small = larger <= _SMALL_GROUP and height * width * larger <= 9 * _SMALL_GROUP
     inside = all(max(zeros) < size for zeros, size in zip(window.padding, (height, width), strict=True))
     return window.stride == 1 and small and inside and x.shape[2] >= _WIDE_ROW
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import fnmatch
+import importlib.metadata
 import statistics
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from convnext_jax.report.tables import markdown_table
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_file
-from convnext_jax.tools.plan.topology import Topology, check_compiler, read_topology, start_on_cpu
+from convnext_jax.tools.plan.topology import Topology, check_compiler, compiler_mismatch, read_topology, start_on_cpu
 
 if TYPE_CHECKING:
     from convnext_jax.models.interface import Architecture
@@ -45,6 +46,8 @@ def main() -> None:
     for option, file in (("--json", arguments.json), ("--picture", arguments.picture)):
         if file is not None:
             check_new_file(option, file)
+    if arguments.time and arguments.topology:
+        parser.error("--time is of this device, --topology of another: give one of them")
     if arguments.picture and not arguments.time:
         parser.error("--picture shows the time: give --time too")
     for name in ("image_size", "num_classes"):
@@ -52,6 +55,8 @@ def main() -> None:
     topology = None if arguments.topology is None else _tpu(arguments.topology)
     if topology is not None:
         start_on_cpu(topology)
+        if (mismatch := compiler_mismatch()) is not None:
+            print(f"note: {mismatch}", file=sys.stderr)
 
     rows = []
     for name, architecture in _chosen(arguments.network).items():
@@ -199,6 +204,7 @@ def _write(rows: Sequence[NetworkCost], arguments: argparse.Namespace) -> None:
         content = {
             "image_size": image_size,
             "topology": arguments.topology,
+            "compiler": None if arguments.topology is None else f"libtpu {importlib.metadata.version('libtpu')}",
             "networks": [dataclasses.asdict(row) for row in rows],
         }
         with writing(json_file, "--json"):
