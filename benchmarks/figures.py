@@ -181,6 +181,15 @@ FIGURES: list[Figure] = [
         "fast_cifar100_epyc_avx512_2cores.json",
         ("summary > final > test/top1", "summary > seconds / 60"),
     ),
+    *(
+        Figure(
+            "README.md",
+            f"[{{:.1%}}](benchmarks/results/fast_cifar100_seed{seed}",
+            f"fast_cifar100_seed{seed}{_AVX512}",
+            ("summary > final > test/top1",),
+        )
+        for seed in (1, 2)
+    ),
     Figure(
         "README.md",
         "{:.1%}, {:.0f} minutes on the same, one seed ([record](benchmarks/results/fast_cifar10",

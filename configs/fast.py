@@ -4,8 +4,8 @@ python train.py --config configs/fast.py:cifar100
 python train.py --config configs/fast.py:cifar100_hour
 python train.py --config configs/fast.py:cifar10
 
-On the test images of CIFAR-100, on two cores of an AMD EPYC with AVX-512, one seed each: 70.4% top-1, 92.4% top-5 after
-8 epochs, 29 minutes; 71.7% and 92.7% after the 14 epochs of cifar100_hour, 64 minutes beside other work. See
+On the test images of CIFAR-100, on two cores of an AMD EPYC with AVX-512: 70.6% top-1, the mean of three seeds, after 8
+epochs, 29 minutes; 71.7% with one seed after the 14 epochs of cifar100_hour, 64 minutes beside other work. See
 benchmarks/results/fast_cifar*.json, and benchmarks/recipes.md for how they were chosen. CIFAR-10 with 4 epochs 90.8%,
 in 15 minutes; with its own 8 not measured.
 """

@@ -33,6 +33,7 @@ from convnext_jax.tools.plan.hlo import (
     bytes_of,
     collectives,
     memory_traffic,
+    program_instructions,
     read_program,
     step_instructions,
 )
@@ -61,6 +62,33 @@ def lenet() -> Experiment:
 @pytest.fixture(scope="module")
 def run() -> CompiledRun:
     return compile_run(lenet(), EXTENT, Sharding(make_mesh(devices_of(read_topology("cpu:2")))))
+
+
+PROGRAM = """\
+HloModule jit_forward
+
+%body (x: f32[2]) -> f32[2] {
+  %x = f32[2]{0} parameter(0)
+  ROOT %b = f32[2]{0} add(%x, %x), backend_config={"estimated_cycles":"7"}
+}
+
+%condition (x: f32[2]) -> pred[] {
+  %x.1 = f32[2]{0} parameter(0)
+  ROOT %less = pred[] constant(true)
+}
+
+ENTRY %main (p: f32[2]) -> f32[2] {
+  %p = f32[2]{0} parameter(0)
+  %a = f32[2]{0} add(%p, %p), backend_config={"estimated_cycles":"100"}
+  ROOT %w = f32[2]{0} while(%a), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+}
+"""
+
+
+def test_a_program_without_steps_is_counted_with_the_rounds_of_its_loops() -> None:
+    program = read_program(PROGRAM)
+    costs = step_costs(program, program_instructions(program))
+    assert [(cost.name, cost.cycles) for cost in costs] == [("a", 100), ("b", 21)]
 
 
 def test_cycles_are_those_of_one_step(excerpt: tuple[Program, list[Executed]]) -> None:
