@@ -120,6 +120,11 @@ _SURVEYED = (
     "mobilenet_v2",
     "efficientnet_b0",
 )
+_FINE_TUNED = {
+    "from scratch": (8, 7, 1),
+    "from the weights of CIFAR-100": (2, 6, 0),
+    "the same, `layer_decay=0.75`": (5, 3, 4),
+}
 _EXPORTED = ("convnext_jax", "timm", "onnx", "stablehlo", "onnx, weights packed in each call")
 _CHIPS = {  # topology and images a chip
     "v5p_2x2x2": ("v5p:2x2x2", 128),
@@ -301,6 +306,15 @@ FIGURES: list[Figure] = [
     ),
     Figure("docs/weights.md", "agree with PyTorch's within 3.3e-6", "torch_parity_epyc_2cores.txt", ()),
     Figure("docs/weights.md", "agree within 7.7e-7 of their largest value", f"imported_weights{EPYC}", ()),
+    *(
+        Figure(
+            "docs/weights.md",
+            f"| {start} | {{:.2%}}, {{:.2%}}, {{:.2%}} | {{:.3f}}, {{:.3f}}, {{:.3f}} |",
+            f"fine_tuning_digits{_AVX512}",
+            tuple(f"points > {point} > figures > validation/{name}" for name in ("top1", "loss") for point in points),
+        )
+        for start, points in _FINE_TUNED.items()
+    ),
     Figure("docs/scaling.md", "`--topology v5e:2x4`, batch {:,}", "plan_cifar100_v5e_2x4.json", ("batch_size",)),
     Figure(
         "docs/scaling.md",
