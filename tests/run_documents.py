@@ -30,7 +30,7 @@ LEFT_OUT = {
     r"\bpip install|python3? -m venv|python3\.11 -m venv|venv/bin/activate": "installs packages",
     r"gcloud|gs://|BUCKET|srun|--coordinator|apt-get|git clone|tmux|REPOSITORY|jax\.devices": "needs other machines",
     r"tools\.prepare|CIFAR-10-C|imagenet_resized|imagenet2012": "needs data from elsewhere",
-    r"benchmarks/compare\.py|benchmarks/layers\.py|mkdocs|ruff|pyright|pre-commit|hatchling|docker|uv ": "needs other packages",
+    r"benchmarks/(compare|layers)\.py|mkdocs|ruff|pyright|pre-commit|hatchling|docker|uv ": "needs other packages",
     r"jupyter": "opens a browser",
     r"pytest": "is the suite itself",
     r"sweeps/survey": "compiles 29 networks",

@@ -4,6 +4,7 @@ import argparse
 import fnmatch
 import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -88,10 +89,10 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     options, left = parsed.value.args
     if hasattr(options, "config"):
         check_names(load_experiment(options.config, left))
+    elif hasattr(options, "sweep"):
+        check_names(load_experiment(runpy.run_path(str(options.sweep))["BASE"], left))
     else:
         assert left == []
-    if hasattr(options, "sweep"):
-        assert options.sweep.is_file()
     for name in [options.model] if hasattr(options, "model") else getattr(options, "network", []):
         assert fnmatch.filter(MODELS, name), name
     if module == "convnext_jax.tools.prepare":
