@@ -28,7 +28,14 @@ from benchmarks.comparison.case import Case
 from benchmarks.comparison.protocol import Job
 from benchmarks.comparison.record import make_record
 from benchmarks.comparison.rounds import Disagreement, WarmUp, check_agreement, measure_rounds, warm_up
-from benchmarks.comparison.systems import CPU_SYSTEMS, GPU_SYSTEMS, SYSTEMS, check_torch_python, python_of
+from benchmarks.comparison.systems import (
+    CPU_SYSTEMS,
+    GPU_SYSTEMS,
+    SYSTEMS,
+    add_torch_python,
+    check_torch_python,
+    python_of,
+)
 from benchmarks.comparison.table import result_table
 from benchmarks.comparison.worker import Worker, WorkerFailed
 from convnext_jax.errors import EXIT_FAILURE, UserError, nearest
@@ -58,9 +65,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=_positive, default=7)
     parser.add_argument("--steps", type=_positive, default=4, help="how often each part runs in a round")
-    parser.add_argument(
-        "--torch_python", type=Path, metavar="FILE", help="a Python that has PyTorch; nothing is installed then"
-    )
+    add_torch_python(parser)
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="an environment variable for all systems"
     )

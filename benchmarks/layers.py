@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.comparison.layer_cases import LAYERS, PARTS
 from benchmarks.comparison.rounds import Disagreement
-from benchmarks.comparison.systems import SYSTEMS, check_torch_python, python_of
+from benchmarks.comparison.systems import SYSTEMS, add_torch_python, check_torch_python, python_of
 from benchmarks.comparison.worker import Worker, WorkerFailed
 from convnext_jax.errors import EXIT_FAILURE, check
 from convnext_jax.report.tables import markdown_table
@@ -41,9 +41,7 @@ def main() -> None:
     parser = command_line.Parser(__doc__ or "")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--torch_python", type=Path, metavar="FILE", help="a Python that has PyTorch; nothing is installed then"
-    )
+    add_torch_python(parser)
     options = parser.parse_args()
     check_new_file("--output", options.output)
     check_torch_python(options.torch_python)
@@ -96,7 +94,7 @@ def _difference(workers: dict[str, Worker], number: int, folder: Path) -> float:
     arrays = []
     for name, worker in workers.items():
         file = folder / f"{name}.npz"
-        worker.save_results(f"{number}:results", file)
+        worker.save(f"{number}:results", file)
         with np.load(file) as results:
             arrays.append(list(results.values()))
     differences = [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(*arrays, strict=True)]

@@ -1,15 +1,13 @@
-"""The layers that are compared. Imports NumPy alone, for workers in other environments."""
+"""The layers that are compared, and how a worker answers for them. Imports NumPy alone, which all workers have."""
 
 import dataclasses
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from benchmarks.comparison.protocol import answer_requests
 
 PARTS = ("forward", "gradient")
 
@@ -93,19 +91,16 @@ class LayerSystem(Protocol):
 
 
 def serve(build: Callable[[], LayerSystem]) -> None:
-    """Answers requests until the input ends; see `benchmarks.comparison.protocol`."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    sys.stdin.readline()
-    system = build()
-    print(json.dumps(system.describe()), file=answers)
-    for line in sys.stdin:
-        request = json.loads(line)
-        number, part = request["do"].split(":")
-        layer = LAYERS[int(number)]
-        started = time.perf_counter()
-        if part == "results":
-            np.savez(Path(request["file"]), *system.results(layer))
-        else:
-            system.run(layer, part, request["count"])
-        print(json.dumps({"seconds": time.perf_counter() - started}), file=answers)
+    """Answers requests for a layer and a part, such as ``3:forward``, until the input ends."""
+    answer_requests(lambda job: build(), _answer)
+
+
+def _answer(system: LayerSystem, request: dict[str, Any]) -> dict[str, Any]:
+    number, part = request["do"].split(":")
+    layer = LAYERS[int(number)]
+    started = time.perf_counter()
+    if part == "results":
+        np.savez(request["file"], *system.results(layer))
+    else:
+        system.run(layer, part, request["count"])
+    return {"seconds": time.perf_counter() - started}

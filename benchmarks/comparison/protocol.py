@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,17 @@ class Job:
             return dict(arrays)
 
 
+class Described(Protocol):
+    """What a worker holds."""
+
+    def describe(self) -> dict[str, Any]:
+        """Returns plain values that say what it is."""
+        ...
+
+
+Served = TypeVar("Served", bound=Described)
+
+
 class System(Protocol):
     """A network in some framework, with its batch, ready to run."""
 
@@ -79,14 +90,26 @@ class System(Protocol):
 
 
 def serve(build: Callable[[Job], System]) -> None:
-    """Answers requests until the input ends."""
+    """Builds a network and answers requests until the input ends."""
+    answer_requests(lambda fields: build(Job.from_json(fields)), _answer)
+
+
+def answer_requests(
+    build: Callable[[dict[str, Any]], Served], answer: Callable[[Served, dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Answers requests until the input ends.
+
+    Args:
+      build: returns what the first request, the job, asks for.
+      answer: returns the answer to a later request.
+    """
     # Libraries may print. Their output goes to stderr, so that the original stdout carries nothing but answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    system = build(Job.from_json(json.loads(sys.stdin.readline())))
+    system = build(json.loads(sys.stdin.readline()))
     print(json.dumps(system.describe()), file=answers)
     for line in sys.stdin:
-        print(json.dumps(_answer(system, json.loads(line))), file=answers)
+        print(json.dumps(answer(system, json.loads(line))), file=answers)
 
 
 def _answer(system: System, request: dict[str, Any]) -> dict[str, Any]:

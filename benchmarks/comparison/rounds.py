@@ -49,7 +49,7 @@ def warm_up(worker: Worker, count: int, folder: Path) -> WarmUp:
       folder: where the logits are written.
     """
     file = folder / f"logits_{worker.name}.npy"
-    worker.save_logits(file)
+    worker.save("logits", file)
     losses = {part: worker.call(part, count)["loss"] for part in PARTS}
     return WarmUp(worker.description["parameters"], np.load(file), losses["step"])
 

@@ -1,5 +1,6 @@
 """The systems that are compared: the worker of each, the options of the worker, and the Python that it runs in."""
 
+import argparse
 import dataclasses
 import hashlib
 import os
@@ -66,6 +67,13 @@ def python_of(kind: Kind, torch_python: Path | None) -> str:
         return sys.executable
     python = torch_python or _environment(Path(__file__).parent.parent / kind.requirements)
     return str(python.absolute())  # not resolved: the symbolic link is what belongs to a virtual environment
+
+
+def add_torch_python(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names a Python with PyTorch, for `python_of`."""
+    parser.add_argument(
+        "--torch_python", type=Path, metavar="FILE", help="a Python that has PyTorch; nothing is installed then"
+    )
 
 
 def check_torch_python(python: Path | None) -> None:

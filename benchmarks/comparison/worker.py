@@ -71,9 +71,15 @@ class Worker:
         self._process.kill()
         self._process.communicate()
 
-    def save_logits(self, file: Path) -> None:
-        """Makes the worker write the logits, float32 [B,K], to a .npy file."""
-        self._ask({"do": "logits", "file": str(file)})
+    def save(self, what: str, file: Path) -> None:
+        """Makes the worker write what it is asked for.
+
+        Args:
+          what: ``logits``, float32 [B,K], to a .npy file; of a worker of `benchmarks.comparison.layer_cases`
+            ``NUMBER:results``, the arrays of a layer, to a .npz file.
+          file: where to.
+        """
+        self._ask({"do": what, "file": str(file)})
 
     def call(self, part: str, count: int) -> dict[str, Any]:
         """Runs one of the parts that the worker knows ``count`` times in a row.
@@ -82,10 +88,6 @@ class Worker:
           ``seconds``, the time of all of them; and ``loss``, after steps that of the last one.
         """
         return self._ask({"do": part, "count": count})
-
-    def save_results(self, part: str, file: Path) -> None:
-        """Makes a worker of layers write the arrays of one to a .npz file."""
-        self._ask({"do": part, "file": str(file)})
 
     def measure(self, part: str, count: int) -> tuple[float, float]:
         """Runs a part ``count`` times in a row, and again if other processes disturbed it.

@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from convnext_jax.batches.source import labels_of
+from convnext_jax.batches.source import labels_of, shapes_of
 from convnext_jax.data.dataset import Split
 from convnext_jax.sharding import Sharding, abstract
 
@@ -44,7 +43,7 @@ def put_batches(split: Split, batch_size: int, sharding: Sharding) -> Evaluation
 
     Args:
       split: N examples.
-      batch_size: the most examples at a time. Less are taken if that makes the batches equal, and more if the devices
+      batch_size: the most examples at a time. Fewer are taken if that makes the batches equal, and more if the devices
         do not divide them.
       sharding: how arrays lie on the devices.
     """
@@ -73,7 +72,5 @@ def abstract_batches(split: Split, batch_size: int, sharding: Sharding) -> Evalu
     batches = -(-count // min(batch_size, count))
     batch_size = sharding.rounded_up(-(-count // batches))
     lead = (-(-count // batch_size), batch_size)
-    rows = jax.ShapeDtypeStruct((*lead, height * width * channels), jnp.uint8)
-    labels = jax.tree.map(lambda array: jax.ShapeDtypeStruct((*lead, *array.shape[1:]), array.dtype), labels_of(split))
-    rows, labels = abstract((rows, labels), sharding.batches)
+    rows, labels = abstract(shapes_of(split, lead), sharding.batches)
     return EvaluationBatches(rows, labels, count, (height, width, channels))

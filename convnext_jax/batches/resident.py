@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext_jax.batches.order import EpochOrders
-from convnext_jax.batches.source import Batch, labels_of
+from convnext_jax.batches.source import Batch, labels_of, shapes_of
 from convnext_jax.data.dataset import Split
 from convnext_jax.sharding import Sharding, abstract, put
 
@@ -60,8 +60,7 @@ def put_split(split: Split, sharding: Sharding) -> ResidentSplit:
 def abstract_split(split: Split, sharding: Sharding) -> ResidentSplit:
     """Returns the shapes, dtypes and shardings of what `put_split` returns."""
     count, height, width, channels = split.images.shape
-    rows = jax.ShapeDtypeStruct((count, height * width * channels), split.images.dtype)
-    rows, labels = abstract((rows, labels_of(split)), sharding.replicated)
+    rows, labels = abstract(shapes_of(split, (count,)), sharding.replicated)
     return ResidentSplit(rows, labels, (height, width, channels))
 
 

@@ -1,9 +1,11 @@
 """What a batch is, and what hands batches to the training step."""
 
 import dataclasses
+import math
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from convnext_jax.data.dataset import Split
 
@@ -27,6 +29,18 @@ def labels_of(split: Split) -> Any:
     if split.masks is None:
         return split.labels
     return MaskedLabels(split.labels, split.masks)  # pyright: ignore[reportArgumentType]
+
+
+def shapes_of(split: Split, lead: tuple[int, ...]) -> tuple[jax.ShapeDtypeStruct, Any]:
+    """Returns the shapes of examples on the devices: flat rows of bytes [...,H W C], and what a task learns from.
+
+    Args:
+      split: that the examples are of.
+      lead: the axes before those of an example.
+    """
+    rows = jax.ShapeDtypeStruct((*lead, math.prod(split.images.shape[1:])), jnp.uint8)
+    labels = jax.tree.map(lambda array: jax.ShapeDtypeStruct((*lead, *array.shape[1:]), array.dtype), labels_of(split))
+    return rows, labels
 
 
 @jax.tree_util.register_dataclass

@@ -12,7 +12,7 @@ import numpy as np
 
 from convnext_jax.batches.order import call_length
 from convnext_jax.batches.rows import Rows, reader_of
-from convnext_jax.batches.source import Batch, labels_of
+from convnext_jax.batches.source import Batch, labels_of, shapes_of
 from convnext_jax.data.dataset import Split
 from convnext_jax.data.encoded_images import EncodedImages
 from convnext_jax.data.random_crop import RandomCrop
@@ -195,12 +195,8 @@ class StreamingSource:
     def abstract_feed(self) -> StreamedFeed:
         """See `BatchSource.abstract_feed`."""
         lead = (self.most_steps, self.batch_size)
-        labels = jax.tree.map(
-            lambda array: jax.ShapeDtypeStruct((*lead, *array.shape[1:]), array.dtype), labels_of(self.split)
-        )
-        rows = jax.ShapeDtypeStruct((*lead, math.prod(self._shape)), jnp.uint8)
         indices = jax.ShapeDtypeStruct(lead, jnp.int32)
-        rows, labels, indices = abstract((rows, labels, indices), self._sharding.batches)
+        rows, labels, indices = abstract((*shapes_of(self.split, lead), indices), self._sharding.batches)
         epoch = abstract(jax.ShapeDtypeStruct((), jnp.int32), self._sharding.replicated)
         return StreamedFeed(rows, labels, indices, epoch, self._shape)
 

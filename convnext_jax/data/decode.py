@@ -68,12 +68,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING = (
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.TRANSVERSE,
-    Image.Transpose.ROTATE_90,
-)
+_SWAPPING = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]  # width and height
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels
 

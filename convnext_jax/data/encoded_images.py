@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,10 +60,10 @@ class EncodedImages:
           UserError: a picture cannot be read, or is not of the size (H, W).
         """
         if isinstance(which, slice):
-            return self._decode(range(len(self))[which])
+            return self._decode(range(len(self))[which], self._whole)
         if np.ndim(which) == 0:
-            return self._decode([range(len(self))[int(which)]])[0]
-        return self._decode(np.asarray(which).tolist())
+            return self._decode([range(len(self))[int(which)]], self._whole)[0]
+        return self._decode(np.asarray(which).tolist(), self._whole)
 
     def crops(self, indices: Sequence[int], crop: RandomCrop, epoch: int) -> np.ndarray:
         """Returns a random rectangle of each of some pictures, resized to (H, W).
@@ -76,18 +76,20 @@ class EncodedImages:
         Raises:
           UserError: a picture cannot be read.
         """
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-        height, _, channels = self.image_shape
-        for number, picture in self._read(indices):
-            choose = functools.partial(crop.box, epoch, indices[number])
-            images[number] = decode_crop(picture, choose, height, channels)
-        return images
+        size, _, channels = self.image_shape
 
-    def _decode(self, indices: Sequence[int]) -> np.ndarray:
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-        for number, picture in self._read(indices):
-            images[number] = decode_to_shape(picture, self.image_shape, self.image_size)
-        return images
+        def decode(index: int, picture: Picture) -> np.ndarray:
+            return decode_crop(picture, functools.partial(crop.box, epoch, index), size, channels)
 
-    def _read(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        return enumerate(self.source.read_at(indices) if indices else ())
+        return self._decode(indices, decode)
+
+    def _whole(self, index: int, picture: Picture) -> np.ndarray:
+        del index
+        return decode_to_shape(picture, self.image_shape, self.image_size)
+
+    def _decode(self, indices: Sequence[int], decode: Callable[[int, Picture], np.ndarray]) -> np.ndarray:
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        pictures = self.source.read_at(indices) if indices else ()
+        for number, (index, picture) in enumerate(zip(indices, pictures, strict=True)):
+            images[number] = decode(index, picture)
+        return images

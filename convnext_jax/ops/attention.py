@@ -44,7 +44,6 @@ def dot_product_attention(
     Reference:
       Vaswani et al., `Attention Is All You Need <https://arxiv.org/abs/1706.03762>`_, 2017, section 3.2.1.
     """
-
     return _attend(query.shape[-1] ** -0.5 if scale is None else scale, query, key, value, bias, mask)
 
 

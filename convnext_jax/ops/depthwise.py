@@ -23,8 +23,11 @@ from convnext_jax.ops.depthwise_tpu import strip_conv, suits_strips
 from convnext_jax.ops.partition import batch_parts, sum_over_parts
 
 IMPLEMENTATIONS = ("auto", "conv", "direct", "shift", "banded", "strip")
-# On a CPU: the most pixels for banded matrices, which have the square of that for each channel.
+# On a CPU: the most pixels for banded matrices, which have the square of that for each channel; the most taps whose
+# channels stay together on any map; and the most on a map of at least so many pixels.
 _BANDED_PIXELS = 256
+_DIRECT_TAPS = 9
+_DIRECT_TAPS_OF_LARGE_MAPS, _LARGE_MAP_PIXELS = 25, 256
 # Up to this many pixels cuDNN's gradient by the kernel is slow: at 4x4 nine times as slow as banded matrices on an
 # H100, at 8x8 as fast (benchmarks/results/depthwise_h100.json).
 _GPU_BANDED_PIXELS = 16
@@ -119,7 +122,8 @@ def _run_convolve(implementation: str, x: jax.Array, kernel: jax.Array) -> jax.A
     if pixels <= min(taps, _BANDED_PIXELS):
         on_cpu = "banded"
     else:
-        on_cpu = "direct" if taps <= 9 or (taps <= 25 and pixels >= 256) else "shift"
+        most = _DIRECT_TAPS_OF_LARGE_MAPS if pixels >= _LARGE_MAP_PIXELS else _DIRECT_TAPS
+        on_cpu = "direct" if taps <= most else "shift"
     on_tpu = "strip" if suits_strips(x, kernel.shape[0], batch_parts()) else "conv"
     return _on_platform(implementation, _CONVOLVE, x, kernel, cpu=on_cpu, tpu=on_tpu)
 

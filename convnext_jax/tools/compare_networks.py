@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import fnmatch
-import importlib.metadata
 import statistics
 import sys
 from collections.abc import Sequence
@@ -69,7 +68,7 @@ def main() -> None:
     if not rows:
         raise UserError(f"no network works on images of {arguments.image_size} pixels; give a larger --image_size")
     print(cost_table(rows))
-    _write(rows, arguments)
+    _write(rows, arguments, topology)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,16 +194,17 @@ def _milliseconds(name: str, image_size: int, num_classes: int) -> dict[int, flo
     }
 
 
-def _write(rows: Sequence[NetworkCost], arguments: argparse.Namespace) -> None:
+def _write(rows: Sequence[NetworkCost], arguments: argparse.Namespace, topology: Topology | None) -> None:
     json_file, picture, image_size = arguments.json, arguments.picture, arguments.image_size
     if json_file is not None:
         from convnext_jax.run.environment import describe_environment
         from convnext_jax.storage.files import write_json
+        from convnext_jax.tools.plan.planning import compiler_release
 
         content = {
             "image_size": image_size,
             "topology": arguments.topology,
-            "compiler": None if arguments.topology is None else f"libtpu {importlib.metadata.version('libtpu')}",
+            "compiler": None if topology is None else compiler_release(topology),
             "networks": [dataclasses.asdict(row) for row in rows],
         }
         with writing(json_file, "--json"):

@@ -45,7 +45,7 @@ def plan_of(run: CompiledRun, extent: Extent, topology: Topology, sharding: Shar
         "chips": topology.count,
         "chip": None if topology.chip is None else dataclasses.asdict(topology.chip),
         "compiled_for": sharding.mesh.devices.flat[0].device_kind,
-        "compiler": _compiler(topology),
+        "compiler": compiler_release(topology),
         "compile_seconds": run.seconds,
         "refusal": run.refusal,
         "parameters": count_parameters(run.plan.model.params),
@@ -175,6 +175,7 @@ def largest_that_fits(
     }
 
 
-def _compiler(topology: Topology) -> str:
+def compiler_release(topology: Topology) -> str:
+    """Returns the package that compiles for a topology, with its version."""
     package = "libtpu" if topology.is_tpu else "jaxlib"
     return f"{package} {metadata.version(package)}"
