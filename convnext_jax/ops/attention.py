@@ -1,9 +1,9 @@
 """Scaled dot-product attention, with a gradient of its own, fast on a CPU.
 
-On a CPU `jax.nn.dot_product_attention` takes two to four times as long (jax 0.10, benchmarks/notes.md): it multiplies
-heads that do not lie next to each other, and divides each score by the sum of its row. Here the heads are transposed
-first, and on a CPU the mixed values are divided. Other platforms divide the scores, and multiply in the dtype of the
-inputs, as JAX does.
+On a CPU `jax.nn.dot_product_attention` takes up to four times as long (jax 0.10, timed by hand, benchmarks/notes.md):
+it multiplies heads that do not lie next to each other, and divides each score by the sum of its row. Here the heads are
+transposed first, and on a CPU the mixed values are divided. Other platforms divide the scores, and multiply in the
+dtype of the inputs, as JAX does.
 """
 
 import functools
