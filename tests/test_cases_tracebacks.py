@@ -211,6 +211,11 @@ COMMANDS = (
         {"--model": NAME, "--stem": NAME, "--systems": NAME, "--torch_python": A_FILE, "--output": NEW_FILE},
     ),
     Command("benchmarks.layers", ("--output", "{tmp}/new.json"), {"--torch_python": A_FILE, "--output": NEW_FILE}),
+    Command(
+        "benchmarks.plain_jax_plan",
+        ("--topology", "v5e:2x4", "--output", "{tmp}/new.json"),
+        {"--topology": NAME, "--output": NEW_FILE},
+    ),
     Command("benchmarks.comparison_table", ("{tmp}/table.json",), {"RECORD": A_FILE}),
     Command(
         "benchmarks.record_run",

@@ -1,7 +1,6 @@
 """Holds the plain JAX network. Each step is a call of its own under `jax.jit`, with optax's AdamW."""
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -21,22 +20,14 @@ class PlainJax:
         dtype = jnp.dtype(job.options["dtype"])
         self.params = {path: jnp.asarray(array) for path, array in job.weights("flat").items()}
         self.images, self.labels = jnp.asarray(job.array("images")), jnp.asarray(job.array("labels"))
-        optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, mask=is_kernel)
+        optimizer = make_optimizer()
         self.opt_state = optimizer.init(self.params)
+        depths, window = job.case.depths, job.case.window
 
         def logits(params: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
-            params = {path: leaf.astype(dtype) for path, leaf in params.items()}
-            return predict(params, images.astype(dtype), job.case.depths, job.case.window)
+            return logits_in(dtype, params, images, depths, window)
 
-        def mean_loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-            return optax.softmax_cross_entropy_with_integer_labels(logits(params, images), labels).mean()
-
-        @functools.partial(jax.jit, donate_argnums=(0, 1))
-        def train_step(params: Any, opt_state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, Any, jax.Array]:
-            loss, grads = jax.value_and_grad(mean_loss)(params, images, labels)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state, loss
-
+        train_step = jax.jit(make_train_step(optimizer, dtype, depths, window), donate_argnums=(0, 1))
         self._predict, self._train_step = jax.jit(logits), train_step
         self._matrix = jnp.ones((product_side(jax.default_backend()),) * 2, dtype)
 
@@ -68,6 +59,36 @@ class PlainJax:
     def product(self, count: int) -> None:
         """See `benchmarks.comparison.protocol.System`."""
         jax.block_until_ready([self._matrix @ self._matrix for _ in range(count)])
+
+
+def make_optimizer() -> optax.GradientTransformation:
+    """optax's AdamW, without decay of what is no kernel."""
+    return optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, mask=is_kernel)
+
+
+def logits_in(
+    dtype: Any, params: Mapping[str, jax.Array], images: jax.Array, depths: tuple[int, ...], window: tuple[int, ...]
+) -> jax.Array:
+    """The logits, float32 [B,K], computed in a dtype; see `benchmarks.comparison.plain_jax_model.predict`."""
+    params = {path: leaf.astype(dtype) for path, leaf in params.items()}
+    return predict(params, images.astype(dtype), depths, window)
+
+
+def make_train_step(
+    optimizer: optax.GradientTransformation, dtype: Any, depths: tuple[int, ...], window: tuple[int, ...]
+) -> Callable[..., tuple[Any, Any, jax.Array]]:
+    """Returns ``step(params, opt_state, images, labels) -> (params, opt_state, loss)``, not yet compiled."""
+
+    def mean_loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        logits = logits_in(dtype, params, images, depths, window)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def train_step(params: Any, opt_state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, Any, jax.Array]:
+        loss, grads = jax.value_and_grad(mean_loss)(params, images, labels)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    return train_step
 
 
 def is_kernel(params: Any) -> Any:
