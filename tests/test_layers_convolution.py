@@ -1,5 +1,7 @@
 """Linear layers and convolutions against NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,28 @@ def test_linear(bias: bool) -> None:
     assert set(params) == ({"kernel", "bias"} if bias else {"kernel"})
     x = images(2, 3, 4)
     np.testing.assert_allclose(layer(x), linear(x.astype(np.float64), params), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 4])  # the scale of the outputs, and of the kernel
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_with_a_scale_and_its_gradients(bias: bool, rows: int) -> None:
+    layer, params = with_random_weights(Linear(initializer(), 4, 6, bias=bias))
+    definition, tree, _ = split_model(layer)
+    scale, x, grad = (images(*shape).astype(np.float64) for shape in ((6,), (rows, 4), (rows, 6)))
+
+    def outputs(tree: Any, scale: jax.Array, x: jax.Array) -> jax.Array:
+        return merge_model(definition, tree)(x, scale=scale)
+
+    y, vjp = jax.vjp(outputs, tree, *(jnp.asarray(each, jnp.float32) for each in (scale, x)))
+    by_params, by_scale, by_x = vjp(jnp.asarray(grad, jnp.float32))
+    before = linear(x, params)
+    expected = {"x": grad * scale @ params["kernel"].T, "scale": (before * grad).sum(0), "kernel": x.T @ (grad * scale)}
+    np.testing.assert_allclose(y, before * scale, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_x, expected["x"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_scale, expected["scale"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_params["kernel"], expected["kernel"], rtol=1e-5, atol=1e-5)
+    if bias:
+        np.testing.assert_allclose(by_params["bias"], (grad * scale).sum(0), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

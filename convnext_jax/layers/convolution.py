@@ -9,10 +9,10 @@ from flax import nnx
 from convnext_jax.layers.parameters import Initializer, Role, constant
 from convnext_jax.ops.convolution import Padding, conv
 from convnext_jax.ops.depthwise import depthwise_conv
-from convnext_jax.ops.matmul import matmul
+from convnext_jax.ops.matmul import matmul, rows_of
 
 
-def add_bias(x: jax.Array, bias: nnx.Param[jax.Array] | None) -> jax.Array:
+def add_bias(x: jax.Array, bias: nnx.Param[jax.Array] | jax.Array | None) -> jax.Array:
     """Adds a bias over the last axis, in float32.
 
     In bfloat16 the gradient of the bias, a sum over all pixels, would have four times the error.
@@ -44,9 +44,23 @@ class Linear(nnx.Module):
         self.kernel = init.kernel((inputs, outputs), role)
         self.bias = constant(outputs, 0.0, Role.BIAS) if bias else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., inputs] -> [..., outputs]."""
-        return add_bias(matmul(x, self.kernel[...].astype(x.dtype)), self.bias)
+    def __call__(self, x: jax.Array, *, scale: nnx.Param[jax.Array] | jax.Array | None = None) -> jax.Array:
+        """[..., inputs] -> [..., outputs].
+
+        With many rows the scale is multiplied into the kernel. Its gradient then follows from that of the kernel, so
+        nothing is kept of the outputs, which are the larger.
+
+        Args:
+          x: [..., inputs].
+          scale: float32 [outputs], that the outputs are multiplied by; None is 1.
+        """
+        if scale is None:
+            return add_bias(matmul(x, self.kernel[...].astype(x.dtype)), self.bias)
+        factor = scale[...]
+        if rows_of(x) >= self.kernel.shape[0]:
+            bias = None if self.bias is None else self.bias[...] * factor
+            return add_bias(matmul(x, (self.kernel[...] * factor).astype(x.dtype)), bias)
+        return (self(x).astype(jnp.float32) * factor).astype(x.dtype)
 
 
 class Conv(nnx.Module):

@@ -220,8 +220,8 @@ class Block(nnx.Module):
         branch = ACTIVATIONS[self.activation](self.expand(branch))  # [B,H,W,4C]
         if self.grn is not None:
             branch = self.grn(branch)
-        branch = self.project(branch)  # [B,H,W,C]
-        return add_branch(x, branch, None if scales is None else scales[0], self.layer_scale)
+        branch = self.project(branch, scale=self.layer_scale)  # [B,H,W,C]
+        return add_branch(x, branch, None if scales is None else scales[0])
 
 
 class ConvNeXt(Model):

@@ -132,5 +132,6 @@ class MultiscaleBlock(nnx.Module):
             for conv in convs:
                 branch = conv(branch)
             branches.append(branch)
-        branch = self.project(ACTIVATIONS[self.activation](jnp.concatenate(branches, -1)))  # [B,H,W,C]
-        return add_branch(x, branch, None if scales is None else scales[0], self.layer_scale)
+        branch = ACTIVATIONS[self.activation](jnp.concatenate(branches, -1))
+        branch = self.project(branch, scale=self.layer_scale)  # [B,H,W,C]
+        return add_branch(x, branch, None if scales is None else scales[0])

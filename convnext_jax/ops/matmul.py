@@ -56,15 +56,16 @@ matmul.defvjp(_forward, _backward)
 
 
 def _suits_eigen(x: jax.Array, outputs: int) -> bool:
-    rows = _rows(x)
+    rows = rows_of(x)
     return x.dtype == jnp.float32 and rows >= _EIGEN_ROWS and x.size * outputs >= _EIGEN_MACS
 
 
 def _reads_much_for_few_rows(x: jax.Array, kernel: jax.Array) -> bool:
-    return x.dtype == jnp.float32 and 1 < _rows(x) <= _FEW_ROWS and kernel.size >= _LARGE_KERNEL
+    return x.dtype == jnp.float32 and 1 < rows_of(x) <= _FEW_ROWS and kernel.size >= _LARGE_KERNEL
 
 
-def _rows(x: jax.Array) -> int:
+def rows_of(x: jax.Array) -> int:
+    """Returns the number of rows of a map [..., C]; 0 if that is not known while it is traced."""
     rows = math.prod(x.shape[:-1])
     return rows if isinstance(rows, int) else 0  # a dynamic batch of jax.export
 
