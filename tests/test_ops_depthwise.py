@@ -218,11 +218,22 @@ def test_an_unknown_implementation_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "batch", "size", "products"),
-    [("bfloat16", 16, 7, True), ("float32", 16, 7, False), ("bfloat16", 8, 7, False), ("bfloat16", 16, 3, False)],
+    ("dtype", "shape", "size", "products"),
+    [
+        ("bfloat16", (16, 8, 8, 4), 7, True),
+        ("bfloat16", (64, 14, 14, 384), 7, True),
+        ("bfloat16", (16, 32, 32, 96), 7, True),
+        ("float32", (16, 8, 8, 4), 7, False),
+        ("bfloat16", (16, 8, 8, 4), 3, False),
+        ("bfloat16", (8, 8, 8, 4), 7, False),  # matrices for so few images
+        ("bfloat16", (16, 14, 14, 384), 7, False),  # more, for the larger map
+        ("bfloat16", (64, 14, 14, 1024), 7, False),  # larger than the fast memory
+    ],
 )
-def test_a_tpu_gets_products_where_they_are_faster(dtype: str, batch: int, size: int, products: bool) -> None:
-    x, kernel = jnp.zeros((batch, 8, 8, 4), dtype), jnp.zeros((size, size, 4))
-    lowered = jax.jit(depthwise_conv).trace(x, kernel).lower(lowering_platforms=("tpu",)).as_text()
+def test_a_tpu_gets_products_where_they_are_faster(
+    dtype: str, shape: tuple[int, ...], size: int, products: bool
+) -> None:
+    arrays = (jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct((size, size, shape[-1]), jnp.float32))
+    lowered = jax.jit(depthwise_conv).trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
     assert ("dot_general" in lowered) == products
-    assert ("convolution" in lowered) != products
+    assert (f"feature_group_count = {shape[-1]} " in lowered) == (not products or shape[1] == 32)

@@ -10,26 +10,51 @@ of the grouped convolution are in benchmarks/notes.md.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 _UNIT = 128  # rows and columns of a matrix unit
 _ONE_STRIP = 256  # a map of up to this many pixels is one strip
+# With more numbers than these the matrices do not fit the chip's fast memory, and copying them takes most of the time.
+_MOST_NUMBERS = 20_000_000
 
 
 def suits_strips(x: jax.Array, size: int, devices: int) -> bool:
     """Returns whether `strip_conv` is the faster, by the compiler's model.
 
-    For small kernels, and for few images, which the matrices cost as much as many, it is not. In float32 the products
-    would be rounded to bfloat16.
+    For small kernels, and where the matrices cost more than the images, it is not. In float32 the products would be
+    rounded to bfloat16.
 
     Args:
       x: [B,H,W,C].
       size: side of the kernel.
       devices: that the batch is split over.
     """
-    return x.dtype == jnp.bfloat16 and 5 <= size <= 15 and x.shape[2] <= _UNIT and x.shape[0] >= 16 * devices
+    if x.dtype != jnp.bfloat16 or not 5 <= size <= 15 or x.shape[2] > _UNIT:
+        return False
+    strips = _Strips.of(x.shape[1], x.shape[2], size)
+    numbers = (2 * strips.reach + 1) * strips.pixels**2 * x.shape[3]
+    # The matrix of a map that is one strip grows with the square of its pixels.
+    fewest = max(16, strips.pixels // 6 if strips.count == 1 else 0)
+    return numbers <= _MOST_NUMBERS and x.shape[0] >= fewest * devices
+
+
+class _Strips(NamedTuple):
+    """How a map is cut: rows of a strip, number of strips, pixels of a strip, and strips away that an input may be."""
+
+    rows: int
+    count: int
+    pixels: int
+    reach: int
+
+    @classmethod
+    def of(cls, height: int, width: int, size: int) -> "_Strips":
+        """The strips of a map for kernels of a size."""
+        rows = height if height * width <= _ONE_STRIP else min(height, max(1, _UNIT // width))
+        count = math.ceil(height / rows)
+        return cls(rows, count, rows * width, math.ceil(size // 2 / rows) if count > 1 else 0)
 
 
 def strip_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -43,10 +68,7 @@ def strip_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
       [B,H,W,C]
     """
     batch, height, width, channels = x.shape
-    margin = kernel.shape[0] // 2
-    rows = height if height * width <= _ONE_STRIP else min(height, max(1, _UNIT // width))
-    strips, pixels = math.ceil(height / rows), rows * width
-    reach = math.ceil(margin / rows) if strips > 1 else 0  # how many strips away an input may be
+    rows, strips, pixels, reach = _Strips.of(height, width, kernel.shape[0])
     taps = kernel.astype(x.dtype).reshape(-1, channels)
     where = _tap_table(kernel.shape[0], rows, width, reach)
     one = (where[..., None] == jnp.arange(len(taps))).astype(x.dtype)
