@@ -357,6 +357,16 @@ FIGURES: list[Figure] = [
         ("chips", "modeled_step_seconds / 0.001"),
     ),
     *(
+        Figure("docs/scaling.md", f"{before}{{:.2f}} ([record]", f"plan_{name}.json", ("cycles / 1e6",))
+        for before, name in (
+            ("| `v5e:2x4` | ", "plain_jax_v5e_2x4"),
+            ("no record kept | ", "cifar100_v5e_2x4"),
+            ("| `v6e:2x4` | ", "plain_jax_v6e_2x4"),
+            ("| ", "cifar100_v6e_2x4_before"),
+            ("| ", "cifar100_v6e_2x4"),
+        )
+    ),
+    *(
         Figure(
             "docs/scaling.md",
             f"| `{topology}` | {{:,}} | {{:,}} | {images} | {{:.2f}} |",
@@ -373,10 +383,25 @@ FIGURES: list[Figure] = [
         "plan_convnext_xlarge_v5e_4x4.json",
         ("cycles / 1e6",),
     ),
+    *(
+        Figure(
+            "docs/scaling.md",
+            f"| `{topology}` | {{:.2f}} | {{:.0f}} |",
+            f"plan_convnext_xlarge_{name}.json",
+            ("cycles / 1e6", "modeled_step_seconds / 0.001"),
+        )
+        for topology, name in (("v5e:4x4", "v5e_4x4"), ("v5p:2x2x4", "v5p_2x2x4"))
+    ),
     Figure(
         "docs/scaling.md",
         "a step of {:.0f} ms",
         "plan_convnext_xlarge_v5e_4x4_before.json",
+        ("modeled_step_seconds / 0.001",),
+    ),
+    Figure(
+        "docs/scaling.md",
+        "for 16 images: {:.0f} ms",
+        "plan_convnext_xlarge_v5e_4x4_matrices.json",
         ("modeled_step_seconds / 0.001",),
     ),
     Figure(

@@ -129,8 +129,8 @@ def _once_then(stop: Any) -> Any:
 
 def test_one_sum_over_the_devices_in_a_step_and_nothing_of_the_data() -> None:
     found = collectives(_text("8", TINY))
-    # The gradients of the first two layer scales follow from those of kernels. The scalars are the loss and the accuracy.
-    gradient, scalars = 8_100 - 2 * 8, 2
+    gradient = 8_100 - 2 * 8  # those of the first two layer scales follow from those of kernels
+    scalars = 2  # the loss and the accuracy
     assert found == {"all-reduce": [gradient + scalars]}
 
 
