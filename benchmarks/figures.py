@@ -121,7 +121,13 @@ _SURVEYED = (
     "efficientnet_b0",
 )
 _SURVEYED_LATER = (
+    "cct_7_3x2",
     "densenet121",
+    "alexnet_small_stem",
+    "vit_lite_7",
+    "wavemix_lite_64_6",
+    "cvt_13",
+    "mobilenet_v2_small_stem",
     "resnet20",
     "resnet50",
     "efficientnet_b0_small_stem",
@@ -328,6 +334,12 @@ FIGURES: list[Figure] = [
             tuple(f"points > {point} > figures > validation/{name}" for name in ("top1", "loss") for point in points),
         )
         for start, points in _FINE_TUNED.items()
+    ),
+    Figure(
+        "docs/scaling.md",
+        "that is {:,}, after",
+        "plan_cifar100_v5e_2x4_largest.json",
+        ("largest_batch > batch_size",),
     ),
     Figure("docs/scaling.md", "`--topology v5e:2x4`, batch {:,}", "plan_cifar100_v5e_2x4.json", ("batch_size",)),
     Figure(
