@@ -15,44 +15,45 @@ from typing import Any
 from convnext_jax.errors import UserError, check
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_file
-from convnext_jax.tools.plan.topology import check_compiler, devices_of, read_topology, start_on_cpu
+from convnext_jax.tools.plan.topology import Topology, check_compiler, devices_of, read_topology, start_on_cpu
 
 
-def modeled_step(topology_name: str, batch_size: int) -> dict[str, Any]:
+def modeled_step(topology: Topology, batch_size: int) -> dict[str, Any]:
     """Returns the figures of the compiled step on each chip.
 
     Args:
-      topology_name: of TPUs.
+      topology: of TPUs.
       batch_size: images of all chips together.
     """
     import jax
     import jax.numpy as jnp
 
     from benchmarks.comparison.plain_jax_worker import make_optimizer, make_train_step
-    from convnext_jax.models.convnext import STEMS
+    from convnext_jax.models.convnext import STEMS, ConvNeXtArchitecture
     from convnext_jax.models.parameters import abstract_model, flat
-    from convnext_jax.models.registry import create_model
+    from convnext_jax.models.registry import create_model, named_architecture
     from convnext_jax.sharding import Sharding, abstract, make_mesh
-    from convnext_jax.tools.plan.hlo import memory_traffic, program_instructions, read_program
+    from convnext_jax.tools.plan.hlo import memory_traffic
     from convnext_jax.tools.plan.kinds import by_kind, step_costs
-    from convnext_jax.tools.plan.planning import compiler_release, program_text
+    from convnext_jax.tools.plan.planning import compiler_release, executed_by
 
-    topology = read_topology(topology_name)
     sharding = Sharding(make_mesh(devices_of(topology)))
     sharding.check_batch_size("--batch_size", batch_size)
-    params = flat(abstract_model(lambda: create_model("convnext_tiny", num_classes=100, stem="conv3x3_s1")).params)
+    model = abstract_model(lambda: create_model("convnext_tiny", num_classes=100, stem="conv3x3_s1"))
+    params = flat(model.params)
     optimizer = make_optimizer()
     state = abstract((params, jax.eval_shape(optimizer.init, params)), sharding.replicated)
     images = jax.ShapeDtypeStruct((batch_size, 32, 32, 3), jnp.float32)
     batch = abstract((images, jax.ShapeDtypeStruct((batch_size,), jnp.int32)), sharding.batch)
-    (stem,) = STEMS["conv3x3_s1"]
-    step = make_train_step(optimizer, jnp.bfloat16, (3, 3, 9, 3), dataclasses.astuple(stem))
+    architecture = named_architecture("convnext_tiny", {"stem": "conv3x3_s1"})
+    assert isinstance(architecture, ConvNeXtArchitecture)
+    (stem,) = STEMS[architecture.stem]
+    step = make_train_step(optimizer, jnp.bfloat16, architecture.depths, dataclasses.astuple(stem))
     started = time.perf_counter()
     with jax.set_mesh(sharding.mesh):
         compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*state, *batch).compile()
     seconds = time.perf_counter() - started
-    program = read_program(program_text(compiled, topology))
-    executed = program_instructions(program)
+    program, executed = executed_by(compiled, topology)
     costs = step_costs(program, executed)
     memory: Any = compiled.memory_analysis()
     return {
@@ -88,7 +89,7 @@ def main() -> None:
     from convnext_jax.run.environment import describe_environment
     from convnext_jax.storage.files import write_json
 
-    figures = modeled_step(topology.name, arguments.batch_size)
+    figures = modeled_step(topology, arguments.batch_size)
     print(f"{figures['cycles'] / 1e6:.2f} million modeled cycles a step, {figures['compile_seconds']:.0f} s to compile")
     for kind, cycles in figures["cycles_by_kind"].items():
         print(f"  {kind:14}{cycles / 1e6:8.2f}")

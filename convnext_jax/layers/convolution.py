@@ -47,8 +47,8 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array, *, scale: nnx.Param[jax.Array] | jax.Array | None = None) -> jax.Array:
         """[..., inputs] -> [..., outputs].
 
-        With many rows the scale is multiplied into the kernel. Its gradient then follows from that of the kernel, so
-        nothing is kept of the outputs, which are the larger.
+        With many rows the scale is multiplied into the kernel. Its gradient then follows from that of the kernel, and
+        the outputs need not be kept for it. With few rows the kernel is the larger, and the outputs are multiplied.
 
         Args:
           x: [..., inputs].

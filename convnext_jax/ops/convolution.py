@@ -1,7 +1,7 @@
 """Convolutions with any window, as matrix products over patches where that is faster.
 
-The gradients of XLA's convolutions with few channels or with stride 2 are slow on a CPU. Those of a matrix product are
-fast everywhere.
+The gradients of XLA's convolutions with few channels or with stride 2 are slow on a CPU, those of a matrix product are
+not. On a TPU the convolution is the faster for patches that touch.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def conv(
         return xla_conv(Window(stride, padding), x, kernel, groups)
     unpadded = padding == ((0, 0), (0, 0))
     if groups == 1 and unpadded and height == width == stride:
-        # By the model of a TPU's compiler its own convolution takes a third of the cycles (benchmarks/notes.md).
+        # By the model of a TPU's compiler its own convolution takes half of the cycles (benchmarks/notes.md).
         of_xla = functools.partial(xla_conv, Window(stride, padding))
         return jax.lax.platform_dependent(x, kernel, tpu=of_xla, default=_merge_patches)
     if groups == 1 and unpadded and height == width == 1:

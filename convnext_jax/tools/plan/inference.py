@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from convnext_jax.models.parameters import abstract_model, merge_model
 from convnext_jax.models.registry import create_model
 from convnext_jax.sharding import Sharding, abstract, make_mesh
-from convnext_jax.tools.plan.hlo import program_instructions, read_program
 from convnext_jax.tools.plan.kinds import step_costs
-from convnext_jax.tools.plan.planning import program_text
+from convnext_jax.tools.plan.planning import executed_by
 from convnext_jax.tools.plan.topology import Topology, devices_of
 
 
@@ -38,6 +37,5 @@ def modeled_milliseconds(name: str, image_size: int, num_classes: int, batch_siz
     arguments = abstract((model.params, model.batch_stats, images), sharding.replicated)
     with jax.set_mesh(sharding.mesh):
         compiled = jax.jit(forward).lower(*arguments).compile()
-    program = read_program(program_text(compiled, topology))
-    cycles = sum(cost.cycles for cost in step_costs(program, program_instructions(program)))
+    cycles = sum(cost.cycles for cost in step_costs(*executed_by(compiled, topology)))
     return 1e3 * cycles / topology.chip.clock / batch_size

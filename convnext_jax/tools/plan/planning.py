@@ -18,7 +18,16 @@ from convnext_jax.tools.benchmark.batch import batch_unit, largest_batch
 from convnext_jax.tools.benchmark.programs import model_macs, seen_extent
 from convnext_jax.tools.benchmark.timing import flops_per_image, say
 from convnext_jax.tools.plan.compile import CompiledRun, compile_run, memory_by_kind
-from convnext_jax.tools.plan.hlo import Collective, collectives, memory_traffic, read_program, step_instructions
+from convnext_jax.tools.plan.hlo import (
+    Collective,
+    Executed,
+    Program,
+    collectives,
+    memory_traffic,
+    program_instructions,
+    read_program,
+    step_instructions,
+)
 from convnext_jax.tools.plan.kinds import by_kind, step_costs
 from convnext_jax.tools.plan.roofline import bytes_sent, roofline
 from convnext_jax.tools.plan.topology import Topology, compiler_mismatch
@@ -109,6 +118,12 @@ def program_text(program: Any, topology: Topology) -> str:
         if mismatch is None:
             raise
         raise UserError(f"--topology {topology.name}: JAX cannot read the compiled program, and {mismatch}") from error
+
+
+def executed_by(program: Any, topology: Topology) -> tuple[Program, list[Executed]]:
+    """Returns a compiled program that has no steps, and what it executes; raises as `program_text` does."""
+    read = read_program(program_text(program, topology))
+    return read, program_instructions(read)
 
 
 def _summed(exchanged: Sequence[Collective]) -> list[dict[str, Any]]:
