@@ -46,6 +46,8 @@ _NETWORKS: tuple[tuple[str, dict[str, Any], int, int, tuple[str, ...]], ...] = (
     ("resnet18", {}, 3, 64, ("timm", "torchvision")),
     ("resnet50_small_stem", {}, 1, 32, ("timm", "torchvision")),
     ("resnext50_32x4d", {}, 3, 64, ("timm", "torchvision")),
+    ("resnet50", {"width_per_group": 128}, 3, 64, ("timm", "torchvision")),
+    ("resnet18", {"block": "bottleneck"}, 3, 64, ("timm", "torchvision")),
     ("vit_tiny_patch4", {}, 3, 32, ("timm",)),
     ("swin_tiny_patch2_window4", {}, 3, 32, ("torchvision",)),
     ("swin_3stage_patch2_window4", {}, 3, 32, ("timm", "torchvision")),
@@ -250,4 +252,4 @@ def _without_prepacking(folder: Path) -> Answers:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run_main(main)

@@ -74,7 +74,16 @@ def writing(path: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another {option}") from error
+        raise UserError(f"{path} cannot be written ({system_reason(error)}); choose another {option}") from error
+
+
+def system_reason(error: OSError) -> str:
+    """Returns the system's word for an error, or the first line of one that is not the system's, as of a cloud.
+
+    >>> system_reason(OSError(13, "Permission denied")), system_reason(OSError("Forbidden: no such bucket"))
+    ('Permission denied', 'Forbidden: no such bucket')
+    """
+    return error.strerror or first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """The memory that a compiled program needs, and the memory that there is."""
 
-import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,64 @@ def memory_size(sharding: Sharding) -> int | None:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
-    with contextlib.suppress(OSError, ValueError):
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total // len(devices)
+    return min([total, *(limit for limit, _ in _control_groups(Path("/")))]) // len(devices)
 
 
-def free_memory() -> int | None:
-    """Returns the bytes that a new program can have on this machine, within a container's limit; None if not Linux."""
+def free_memory(system: Path = Path("/")) -> int | None:
+    """Returns the bytes that a new program can have on this machine, within a container's limit; None if not Linux.
+
+    What the system keeps of files counts as free, since it gives that up for a program.
+
+    Args:
+      system: the root of the file system.
+    """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+        free = _numbers(system / "proc/meminfo")["MemAvailable"] * 1024
+    except (OSError, KeyError):
         return None
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    group = Path("/sys/fs/cgroup")
+    return max(min([free, *(limit - used for limit, used in _control_groups(system))]), 0)
+
+
+# By version: where the groups are, the files that have a group's limit and use, and the prefix of the fields of its
+# memory.stat that count the groups inside.
+_GROUPS = {
+    1: ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    2: ("sys/fs/cgroup", "memory.max", "memory.current", ""),
+}
+
+
+def _control_groups(system: Path) -> Iterator[tuple[int, int]]:
+    """Yields the limit and the use, in bytes, of each control group with a limit that this process is in.
+
+    Docker, Kubernetes, Slurm and systemd limit memory by these. The use is without what is kept of files.
+    """
     try:
-        allowed = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no container, or one without a limit, which is called "max"
-        return free
-    return min(free, allowed)
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        version = 2 if not controllers else 1 if "memory" in controllers.split(",") else None
+        if version is None:
+            continue
+        folder, limit, use, prefix = _GROUPS[version]
+        top = system / folder
+        group = top / path.lstrip("/")
+        # All groups around it, too. A container may see the path outside of it and the groups inside: then only the
+        # top is there.
+        for each in (group, *(parent for parent in group.parents if parent.is_relative_to(top))):
+            try:
+                kept = _numbers(each / "memory.stat")
+                files = kept.get(f"{prefix}active_file", 0) + kept.get(f"{prefix}inactive_file", 0)
+                yield int((each / limit).read_text()), int((each / use).read_text()) - files
+            except (OSError, ValueError):  # no such group, or one without a limit, which is called "max"
+                continue
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Returns the numbers of a file of the kernel by their names."""
+    lines = (line.replace(":", " ").split() for line in path.read_text().splitlines())
+    return {name: int(value) for name, value, *_ in lines}
 
 
 def size_text(size: int | None) -> str:

@@ -1,10 +1,12 @@
 """The cache of decoded images: whole or not there, made once, and found again."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -142,6 +144,44 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     )
     assert done.stdout == f"once\n{MANY}\n", done.stderr
     assert not done.stderr
+
+
+@several_cores
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_the_processes_that_decode_end_with_one_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib\n"
+        "from convnext_jax.data.decode_split import decode_split\n"
+        "from test_data_cache import RandomPictures\n"
+        f"source = RandomPictures(0, {MANY}, journal=pathlib.Path('journal'), seconds=0.1)\n"
+        "decode_split(source, pathlib.Path('images.npy'), None, 3, 'x')\n"
+    )
+    tests, journal = Path(__file__).resolve().parent, tmp_path / "journal"
+    environment = os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+    deadline, decoding = time.monotonic() + 60, set()
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True) as parent:
+        while not decoding and parent.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            pids = set(map(int, journal.read_text().split())) if journal.exists() else set()
+            decoding = pids - {parent.pid}
+        parent.kill()
+    try:
+        assert decoding
+        deadline = time.monotonic() + 20  # its pictures would take a process 50 seconds
+        while any(map(_runs, decoding)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(map(_runs, decoding))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 # --- a cache is whole or not there

@@ -147,6 +147,17 @@ def test_images_are_scaled_as_in_the_last_epochs(tmp_path: Path):
     assert classifier.explain(IMAGES[:1]).shape == (1, 1, 2, 2), "the map that 32 pixels have in stage 4"
 
 
+def test_pixels_may_come_as_a_list_or_from_jax(workdir: Path):
+    classifier = convnext_jax.load(workdir)
+    expected = classifier.predict(IMAGES)
+    for given in (list(IMAGES), tuple(map(jax.numpy.asarray, IMAGES)), jax.numpy.asarray(IMAGES)):
+        np.testing.assert_array_equal(classifier.predict(given), expected)
+    with pytest.raises(UserError, match="images of several sizes are given; give Pillow images or paths to have them"):
+        classifier.predict([IMAGES[0], IMAGES[1][:8]])
+    with pytest.raises(UserError, match="^int is no picture; give a path or a Pillow image"):
+        classifier.predict([7])  # pyright: ignore
+
+
 def test_arrays_of_another_kind_are_refused(workdir: Path):
     classifier = convnext_jax.load(workdir)
     for wrong in (IMAGES / 255, photographs(16, 20), IMAGES[0], IMAGES[..., :1]):

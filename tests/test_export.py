@@ -15,10 +15,13 @@ from conftest import ROOT
 from jax import export
 from networks import FAMILIES, TINY
 from photographs import photographs
+from PIL import Image
 from safetensors.numpy import load_file
+from tiny import tiny_dataset, tiny_experiment
 from tiny_run import run_model, write_run
 
 import convnext_jax
+from convnext_jax import data
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.opened_classifier import OpenedClassifier, open_classifier
 from convnext_jax.export.folder import write_export
@@ -30,6 +33,7 @@ from convnext_jax.models.parameters import flat
 from convnext_jax.models.table import MODELS
 from convnext_jax.models.torch_import import import_state_dict
 from convnext_jax.ops.convolution import plain_convolutions
+from convnext_jax.workdir.dataset_record import DatasetRecord
 
 IMAGES = photographs(16, 16)  # the size of the training
 SMALL = dataclasses.replace(TINY, kernel_size=7)  # as every library has it
@@ -121,6 +125,20 @@ def test_a_stem_that_a_library_does_not_have_is_replaced_in_the_code(network: Op
     assert "model.maxpool = torch.nn.Identity()" in small.code.splitlines()
 
 
+def test_a_resnet_is_built_with_its_own_width_and_block(network: OpenedClassifier):
+    wide = with_architecture(network, "resnet50", width_per_group=128)
+    assert "ResNet(Bottleneck, [3, 4, 6, 3], num_classes=4, groups=1, width_per_group=128)" in (
+        pytorch_model(wide, "torchvision").code
+    )
+    assert pytorch_model(wide, "timm").files["config.json"]["model_args"]["base_width"] == 128
+    config = pytorch_model(with_architecture(network, "resnet18", block="bottleneck"), "timm").files["config.json"]
+    assert config["architecture"] == "resnet50" and config["model_args"]["layers"] == [2, 2, 2, 2]
+    # timm's own network of this name has 32 groups.
+    plain = with_architecture(network, "resnext50_32x4d", groups=1, width_per_group=64)
+    arguments = pytorch_model(plain, "timm").files["config.json"]["model_args"]
+    assert (arguments["cardinality"], arguments["base_width"]) == (1, 64)
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "library", "message"),
     [
@@ -163,11 +181,21 @@ def test_a_folder_of_weights_in_bfloat16_answers_alike_and_says_so(
 def test_a_folder_of_weights_is_a_format_and_can_be_exported(network: OpenedClassifier, workdir: Path, tmp_path: Path):
     write_export(network, "convnext_jax", tmp_path / "weights")
     ours = convnext_jax.load(workdir).predict(IMAGES)
-    np.testing.assert_allclose(convnext_jax.load(tmp_path / "weights", image_size=16).predict(IMAGES), ours, rtol=1e-5)
-    again = open_classifier(tmp_path / "weights", image_size=16)
+    np.testing.assert_allclose(convnext_jax.load(tmp_path / "weights").predict(IMAGES), ours, rtol=1e-5)
+    again = open_classifier(tmp_path / "weights")
     write_export(again, "timm", tmp_path / "timm")
     card = (tmp_path / "timm" / "README.md").read_text()
-    assert "Not known to the exporter." in card and "weights of step 10 of tiny" in card
+    assert card.count("Not known to the exporter.") == 2 and "weights of step 10 of tiny" in card
+
+
+def test_a_folder_of_weights_knows_both_sizes_of_the_images(tmp_path: Path):
+    run = write_run(tmp_path / "run", tiny_experiment(SMALL, image_sizes=(16, 32)), architecture=SMALL)
+    write_export(open_classifier(run), "convnext_jax", tmp_path / "weights")
+    assert 'convnext_jax.load(".")' in (tmp_path / "weights" / "README.md").read_text()
+    pictures = [Image.fromarray(image) for image in photographs(60, 90)]
+    ours, found = (convnext_jax.load(folder).predict(pictures) for folder in (run, tmp_path / "weights"))
+    np.testing.assert_allclose(found, ours, rtol=1e-5)
+    assert np.abs(convnext_jax.load(tmp_path / "weights", image_size=16).predict(pictures) - ours).max() > 1e-3
 
 
 # --- programs
@@ -261,6 +289,12 @@ def test_eight_bits_are_measured_on_the_test_split(tmp_path: Path):
     assert figures["bytes_int8"] == (tmp_path / "out" / "model.onnx").stat().st_size
 
 
+def test_eight_bits_are_calibrated_at_the_size_of_the_training(workdir: Path, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr(data, "load", lambda config: tiny_dataset())
+    with pytest.raises(UserError, match="on the images of the training, of 16x16 pixels; leave --image_size out"):
+        write_export(open_classifier(workdir, image_size=32), "onnx_int8", tmp_path / "out")
+
+
 def test_eight_bits_need_the_data_of_a_run(network: OpenedClassifier, tmp_path: Path):
     write_export(network, "convnext_jax", tmp_path / "weights")
     folder = open_classifier(tmp_path / "weights", image_size=16)
@@ -269,6 +303,16 @@ def test_eight_bits_need_the_data_of_a_run(network: OpenedClassifier, tmp_path: 
 
 
 # --- the model card
+
+
+def test_the_card_of_images_that_are_not_square_crops_nothing(tmp_path: Path):
+    record = DatasetRecord.of(tiny_dataset())
+    train = dataclasses.replace(record.splits["train"], shape=(16, 24, 3))
+    record = dataclasses.replace(record, splits={"train": train})
+    run = write_run(tmp_path / "run", architecture=SMALL, record=record)
+    write_export(open_classifier(run), "timm", tmp_path / "timm")
+    card = (tmp_path / "timm" / "README.md").read_text()
+    assert "16x24 pixels, RGB. The values are scaled" in card and "crop" not in card
 
 
 def test_the_card_has_the_figures_of_these_weights_alone(network: OpenedClassifier, workdir: Path, tmp_path: Path):
@@ -289,12 +333,20 @@ def test_the_card_has_the_figures_of_these_weights_alone(network: OpenedClassifi
         write_export(network, "timm", tmp_path / "same")
         write_export(open_classifier(workdir, step=5), "timm", tmp_path / "earlier")
         write_export(open_classifier(workdir, weights="ema"), "timm", tmp_path / "average")
+        write_export(open_classifier(workdir, image_size=32), "timm", tmp_path / "larger")
+        path.write_text(json.dumps(figures | {"tta": "flip"}))
+        write_export(network, "timm", tmp_path / "views")
     finally:
         path.unlink()
     card = (tmp_path / "same" / "README.md").read_text()
     assert "| top-1  | 0.8125 | 0.7500 to 0.8750 |" in card and '"value": 0.8125' in card.split("---")[1]
     assert "On all 16 images of the test split of tiny, from evaluation.json of tiny" in card
-    for folder, text in (("earlier", "the weights of step 5"), ("average", "moving average of the weights of step 10")):
+    for folder, text in (
+        ("earlier", "the weights of step 5"),
+        ("average", "moving average of the weights of step 10"),
+        ("larger", "trained on pictures of 16x16 pixels"),
+        ("views", "the weights of step 10"),
+    ):
         card = (tmp_path / folder / "README.md").read_text()
         assert "0.8125" not in card and "Not measured: there is no evaluation.json of these weights" in card
         assert text in card

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,40 @@ def test_cpu_devices_share_the_free_memory() -> None:
     for count in (1, 4):
         # Other processes take and give back meanwhile.
         assert memory_limit(devices(count)) == pytest.approx(free / count, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("groups", "own", "names", "prefix"),
+    [
+        ("0::/slurm/job", "sys/fs/cgroup/slurm", ("memory.max", "memory.current"), ""),
+        ("0::/outside/of/it", "sys/fs/cgroup", ("memory.max", "memory.current"), ""),
+        (
+            "5:cpu,cpuacct:/job\n4:memory:/job",
+            "sys/fs/cgroup/memory/job",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            "total_",
+        ),
+    ],
+)
+def test_a_container_s_files_are_no_use_of_its_memory(
+    tmp_path: Path, groups: str, own: str, names: tuple[str, str], prefix: str
+) -> None:
+    files = {
+        "proc/meminfo": "MemTotal: 16000 kB\nMemAvailable:   12000 kB\nHugePages_Total:       0\n",
+        "proc/self/cgroup": f"{groups}\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert free_memory(tmp_path) == 12000 * 1024
+    group = tmp_path / own
+    group.mkdir(parents=True)
+    for name, content in zip(names, ("8000000", "7500000"), strict=True):
+        (group / name).write_text(f"{content}\n")
+    (group / "memory.stat").write_text(f"anon 1000000\n{prefix}inactive_file 4000000\n{prefix}active_file 2000000\n")
+    assert free_memory(tmp_path) == 8000000 - (7500000 - 6000000)
+    (group / names[0]).write_text("max\n")
+    assert free_memory(tmp_path) == 12000 * 1024
 
 
 # A network of one block, which compiles quickly.

@@ -2,11 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_run_loop import DATASET, last_params, run, shared_compiler, without_clocks
+from test_run_loop import DATASET, Watched, last_params, run, shared_compiler, without_clocks
 from tiny import tiny_experiment
 
 from convnext_jax.config import Experiment
@@ -16,6 +18,7 @@ from convnext_jax.run.rollback import train_to_the_end
 from convnext_jax.sharding import make_mesh
 from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import read_experiment
+from convnext_jax.workdir.rollbacks import read_rollbacks
 
 SCHEDULES = {
     "warmup_stable_decay": {"schedule": "warmup_stable_decay", "decay_fraction": 0.45},
@@ -64,6 +67,38 @@ def test_a_longer_run_is_the_one_that_was_this_long_from_the_start(tmp_path: Pat
         assert SavedRun.open(aside, data_dir=None, dtype=None).select("latest") == 20
     extend(longer, workdir)  # the same command again changes nothing
     assert without_clocks(workdir) == without_clocks(whole)
+
+
+@pytest.mark.parametrize(("poisoned_at", "rollbacks"), [(7, [(8, 5)]), (14, [])])
+def test_a_rollback_stays_if_the_longer_run_would_have_had_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poisoned_at: int, rollbacks: list[tuple[int, int]]
+):
+    settings = {"on_divergence": "rollback", "rollback_factor": 0.25}
+    short, longer = (experiment("warmup_stable_decay", epochs, **settings) for epochs in (4, 6))
+    workdir, whole, left = tmp_path / "run", tmp_path / "whole", 1
+
+    def poison(state: Any) -> Any:
+        nonlocal left
+        if int(state.step) != poisoned_at or not left:
+            return state
+        left -= 1
+        params = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.params)
+        return dataclasses.replace(state, params=params)
+
+    def train(chosen: Experiment, folder: Path) -> None:
+        compiler, mesh = Watched(after=poison, compiler=shared_compiler(chosen)), make_mesh(jax.devices()[:1])
+        train_to_the_end(chosen, folder, mesh, compiler=compiler, dataset=DATASET)
+
+    train(short, workdir)
+    (rollback,) = read_rollbacks(workdir)
+    assert rollback.diverged_at == poisoned_at + 1
+    extend(longer, workdir)
+    left = len(rollbacks)
+    train(longer, whole)
+    assert [(each.diverged_at, each.from_step) for each in read_rollbacks(workdir)] == rollbacks
+    assert read_rollbacks(workdir / "before_extension_4") == [rollback]
+    assert without_clocks(workdir) == without_clocks(whole)
+    jax.tree.map(np.testing.assert_array_equal, last_params(longer, workdir), last_params(longer, whole))
 
 
 def test_a_finished_cosine_cannot_be_extended(tmp_path: Path):

@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +168,17 @@ VERSIONS = {"jax": "1"}
 
 
 @contextlib.contextmanager
-def lead_in_background(count: int, versions: Any = None, timeout: float = 5) -> Iterator[tuple[int, list[Any]]]:
-    """A lead that waits for others in a thread; what it returned or raised is in the list afterwards."""
+def lead_in_background(
+    count: int, versions: Any = None, timeout: float = 5, first: Callable[[int], None] = lambda port: None
+) -> Iterator[tuple[int, list[Any]]]:
+    """A lead that waits for others in a thread; what it returned or raised is in the list afterwards.
+
+    ``first(port)`` comes before it begins to wait.
+    """
     import threading
 
     listening, results = listen(0), []
+    first(listening.getsockname()[1])
 
     def wait() -> None:
         try:
@@ -218,6 +226,18 @@ def test_a_stranger_on_the_port_is_ignored() -> None:
         pass
 
 
+def test_a_stranger_that_is_gone_before_the_lead_looks_is_ignored() -> None:
+    def knock(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+
+    with lead_in_background(2, first=knock) as (port, results):
+        with join_lead(["127.0.0.1"], port, 1, 2, VERSIONS, timeout=5) as peer:
+            assert peer.count == 2
+    with results[0]:
+        pass
+
+
 def test_a_coordinator_that_cannot_be_reached_is_named() -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match=r"127\.0\.0\.1:\d+ could not be reached within 1 s \(Connection refused\)"):
@@ -249,6 +269,9 @@ def test_what_is_gathered_is_the_same_everywhere() -> None:
         (("10.0.0.1:8476", 0, 0), "--num_processes=0: must be 1 or more"),
         (("10.0.0.1", 2, 0), "--coordinator 10.0.0.1: must be HOST:PORT"),
         (("10.0.0.1:99999", 2, 0), "--coordinator 10.0.0.1:99999: must be HOST:PORT"),
+        (("10.0.0.1:8476", 2, 0, math.inf), "--coordinator_timeout=inf: must be a number of seconds above 0"),
+        (("10.0.0.1:8476", 2, 0, math.nan), "--coordinator_timeout=nan: must be"),
+        ((None, None, None, -5.0), "--coordinator_timeout=-5: must be"),
     ],
 )
 def test_flags_that_cannot_be_are_refused(flags: tuple[Any, ...], message: str) -> None:

@@ -30,6 +30,7 @@ def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
 class Poisoned(StepCompiler):
     """Makes a parameter infinite after a step, the first ``times`` times that the step is taken."""
 
+    at: int = 10
     left: int
 
     def wait_for(self, size: int | None) -> Any:
@@ -37,7 +38,7 @@ class Poisoned(StepCompiler):
 
         def call(state: Any, *others: Any) -> tuple[Any, Any]:
             state, metrics = compiled(state, *others)
-            if int(state.step) == 10 and type(self).left:
+            if int(state.step) == type(self).at and type(self).left:
                 type(self).left -= 1
                 params = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.params)
                 state = dataclasses.replace(state, params=params)
@@ -80,6 +81,12 @@ def test_the_learning_rate_is_lower_from_the_checkpoint_on(
         (workdir / "checkpoints" / checkpoint).rename(tmp_path / checkpoint)
     train(workdir, monkeypatch, times=0)
     assert without_clocks(workdir) == lines
+
+
+def test_a_state_from_which_the_next_step_diverges_is_not_gone_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Poisoned, "at", 9)  # saved before its own step shows it, four after that of the evaluation
+    summary = train(tmp_path, monkeypatch, times=1, checkpoint_steps=4, steps_per_dispatch=1)
+    assert summary["rollbacks"] == [{"diverged_at": 10, "from_step": 5, "factor": 0.25}]
 
 
 def test_a_run_that_diverges_too_often_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,18 +10,22 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from etils import epath
 from PIL import Image
 from test_run_loop import without_clocks
 
 from convnext_jax.config import DataConfig
 from convnext_jax.data import load
+from convnext_jax.data.load import holds_out_test
 from convnext_jax.errors import UserError
 from convnext_jax.storage import cloud
 from convnext_jax.storage.cloud import files_below, is_cloud, local_path, to_path
+from convnext_jax.workdir.checkpoint_folder import move_checkpoint
 
 SMALL = ["--config.model.depths=(1,1,1,1)", "--config.model.dims=(8,8,8,8)", "--config.model.stem=patch4"]
 SMALL += ["--config.run.epochs=3", "--config.run.eval_every_epochs=1", "--config.run.keep_latest=4"]
@@ -95,7 +99,10 @@ def test_a_second_start_in_a_bucket_is_refused(bucket: str):
     process = start(str(workdir))
     _, printed = process.communicate()
     assert process.returncode == 2
-    assert "gs://bucket/used is in use by process 7 on elsewhere; wait for it" in printed
+    assert (
+        "gs://bucket/used is in use by process 7 on elsewhere (if that host is gone, its lock ends 10 minutes"
+        in printed
+    )
 
 
 def test_pictures_in_a_bucket_are_copied_once(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -121,6 +128,38 @@ def test_pictures_in_a_bucket_are_copied_once(bucket: str, tmp_path: Path, monke
     )
     with pytest.raises(UserError, match="there is nothing in gs://bucket/nowhere"):
         cloud.local_copy(to_path(f"{bucket}/nowhere"), tmp_path / "copies")
+
+
+def test_a_test_folder_in_a_bucket_is_seen(bucket: str):
+    for name in ("tested/train/cat/a.png", "tested/test/cat/b.png", "untested/train/cat/a.png"):
+        to_path(f"{bucket}/{name}").write_bytes(b"")
+    found = {name: holds_out_test(DataConfig("image_folder", f"{bucket}/{name}")) for name in ("tested", "untested")}
+    assert found == {"tested": False, "untested": True}
+
+
+def test_the_bucket_of_prepared_data_sets_is_nothing_to_other_data(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "s3://bucket/data")
+    assert load(DataConfig("digits")).name == "digits"
+    for name in ("image_folder", "mask_folder"):
+        with pytest.raises(UserError, match=r"name the folder .* --config\.data\.data_dir"):
+            load(DataConfig(name))
+
+
+def test_what_says_that_a_checkpoint_is_complete_is_moved_last(monkeypatch: pytest.MonkeyPatch):
+    moved: list[str] = []
+
+    class Bucket:
+        def find(self, folder: str, detail: bool) -> dict[str, Any]:
+            names = ("checksums.json", "commit_success.txt", "params/d/0")
+            return {f"{folder.removeprefix('gs://')}/{name}": {} for name in names}
+
+        def mv(self, path: str, target: str) -> None:
+            assert target == path.replace("checkpoints", "aside")
+            moved.append(path)
+
+    monkeypatch.setattr("fsspec.filesystem", lambda name: Bucket())
+    move_checkpoint(cast(Path, epath.Path("gs://bucket/checkpoints/5")), cast(Path, epath.Path("gs://bucket/aside/5")))
+    assert len(moved) == 3 and moved[-1] == "gs://bucket/checkpoints/5/commit_success.txt"
 
 
 def test_what_is_no_bucket_is_said(monkeypatch: pytest.MonkeyPatch):

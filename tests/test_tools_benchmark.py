@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,13 @@ def test_the_step_trains_on_one_batch_whatever_the_augmentation(sharding: Shardi
     assert all(jax.tree.leaves(moved))
 
 
+def test_a_call_has_no_more_steps_than_a_training_gives_it(sharding: Sharding, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convnext_jax.tools.benchmark.throughput.matmul_ceiling", lambda *arguments: {512: 1e12})
+    extent = Extent(16, 16, 4)
+    result = throughput(tiny_experiment(), extent, sharding, ("forward",), steps=700, repeats=2)
+    assert result["steps_per_call"] == 512
+
+
 # --- the command
 
 CONFIG = ("--config", "configs/digits.py")
@@ -154,6 +162,14 @@ def test_a_mistake_is_refused_before_anything_is_compiled(
         main()
     # It says what it compiles.
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_devices_share_the_state_as_in_a_training() -> None:
+    command = [sys.executable, "-m", "convnext_jax.tools.benchmark", *CONFIG, "--parts", "step", "--backend", "cpu"]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    done = subprocess.run([*command, "--config.run.fsdp=3"], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "error: config.run.fsdp=3 does not divide the number of devices, 2; choose from 1, 2\n"
 
 
 def test_a_backend_that_is_not_there_is_one_line() -> None:

@@ -102,6 +102,22 @@ def test_a_checkpoint_without_checksums_is_read_before_it_is_believed(saved: Pat
     assert second == "the checkpoint of step 10 has no checksums; it can be read, but not verified"
 
 
+def test_one_of_several_processes_does_not_read_a_checkpoint_alone(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(saved, directory)
+    (directory / "20" / "checksums.json").unlink()
+
+    def wait_for_the_others() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer", wait_for_the_others)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    assert "step 20 has no checksums" in " ".join(set_damaged_aside(directory))
+    assert sorted(path.name for path in directory.iterdir()) == ["10", "20"]
+
+
 def test_a_run_goes_on_before_the_damage_and_evaluation_names_the_good_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,9 @@
 """One workdir, one run: who is refused, who is gone, and who lost the folder meanwhile."""
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -25,9 +27,9 @@ def holder(workdir: Path) -> subprocess.Popen[str]:
     return process
 
 
-def write_owner(workdir: Path, host: str, seconds_ago: float) -> None:
+def write_owner(workdir: Path, host: str, seconds_ago: float, pid: int = 7) -> None:
     path = workdir / "run.lock"
-    path.write_text(json.dumps({"host": host, "pid": 7}))
+    path.write_text(json.dumps({"host": host, "pid": pid}))
     os.utime(path, (time.time() - seconds_ago,) * 2)
 
 
@@ -61,6 +63,22 @@ def test_an_owner_on_another_host_is_gone_after_ten_silent_minutes(
     write_owner(tmp_path, "elsewhere", seconds_ago=610)
     with WorkdirLock(tmp_path):
         assert "last used by process 7 on elsewhere, which is gone" in caplog.text
+
+
+def test_without_locks_an_owner_on_this_host_is_gone_once_its_process_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as owner:
+        write_owner(tmp_path, socket.gethostname(), seconds_ago=0, pid=owner.pid)
+        with pytest.raises(UserError, match=f"in use by process {owner.pid} on"):
+            WorkdirLock(tmp_path)
+        owner.kill()
+    with WorkdirLock(tmp_path):
+        assert f"last used by process {owner.pid} on" in caplog.text
 
 
 def test_a_run_keeps_its_lock_fresh_and_notices_when_it_lost_it(

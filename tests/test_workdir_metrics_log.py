@@ -1,9 +1,11 @@
 """metrics.jsonl over several starts, and what is printed without a terminal."""
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from convnext_jax.config import Experiment
 from convnext_jax.run.output import Output, Progress
@@ -64,6 +66,26 @@ def test_tensorboard_gets_the_figures_too(tmp_path: Path):
     log(tmp_path, 0, [5])
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"train/loss" in events.read_bytes()
+
+
+@pytest.mark.parametrize("first_step", [0, 5])
+def test_tensorboard_drops_what_a_start_takes_back(tmp_path: Path, first_step: int):
+    for start in (0, first_step):
+        log(tmp_path, start, [5, 10])
+    before, after = map(starts, sorted((tmp_path / "tensorboard").iterdir()))
+    assert before == [] and after == [first_step + 1]
+
+
+def starts(path: Path) -> list[int]:
+    """The steps from which on an event file says that earlier ones are void."""
+    content, found = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack_from("<Q", content)
+        event = Event.FromString(content[12 : 12 + length])
+        content = content[12 + length + 4 :]
+        if event.session_log.status == SessionLog.START:
+            found.append(event.step)
+    return found
 
 
 def test_a_validation_is_called_one(capsys: pytest.CaptureFixture[str]):

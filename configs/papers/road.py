@@ -1,7 +1,7 @@
 """CIFAR-100 with the steps of the road from ResNet to ConvNeXt: Liu et al. 2022 (arXiv 2201.03545), figure 2.
 
     python train.py --config configs/papers/road.py:STEP
-    python -m convnext_jax.tools.road runs/road*           # the table and the picture of what was trained
+    python -m convnext_jax.tools.road runs/road_* --small_images    # the table and the picture of what was trained
 
 STEP is, in order, resnet, stage_ratio, patchify, depthwise, width, inverted, moved_up, kernel5, kernel7, kernel9,
 kernel11, gelu, one_activation, one_norm, layer_norm or separate_downsampling, on the way from ResNet-50 to ConvNeXt-T.

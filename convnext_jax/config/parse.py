@@ -100,6 +100,8 @@ def check_field(path: str) -> None:
     names = [field.name for field in dataclasses.fields(SECTIONS[section])]
     if section != "model" and name not in names:
         raise UserError(f"config.{path}: there is no such field; {nearest(name, names)}")
+    if not name.isidentifier() or hasattr(config_dict.ConfigDict, name):
+        raise UserError(f"config.{path}: no field can have this name; a field is given as a whole, config.model.NAME")
 
 
 def may_be_none(path: str) -> bool:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -144,7 +145,7 @@ def _run_chunks(task: Task, count: int) -> Iterator[Chunk]:
     if workers > 1 and count >= SERIAL_BELOW:
         # Processes, not threads: for small pictures the interpreter lock costs more than the decoding. Spawned, not
         # forked: a fork of a process with JAX's threads may hang.
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
             try:
                 with without_main_module():
                     futures: list[Future[Chunk]] = [pool.submit(task, start) for start in starts]
@@ -160,6 +161,18 @@ def _run_chunks(task: Task, count: int) -> Iterator[Chunk]:
     for start in starts:
         if start not in done:
             yield task(start)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it ends, however that ends. It would wait for work forever."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from convnext_jax.data.image_folder_layout import (
 )
 from convnext_jax.data.picture_files import count_files, find_pictures, list_folder
 from convnext_jax.data.splitting import held_out, hold_out_validation
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, system_reason
 from convnext_jax.storage.bounded import read_bounded
 from convnext_jax.storage.files import expanded
 
@@ -58,7 +58,7 @@ def _read(kind: str, path: str) -> bytes:
     try:
         return read_bounded(Path(path), MOST_BYTES)
     except OSError as error:
-        raise UserError(f"{kind} {path} cannot be read ({error.strerror}): replace or remove it") from error
+        raise UserError(f"{kind} {path} cannot be read ({system_reason(error)}): replace or remove it") from error
 
 
 def load_image_folder(config: DataConfig) -> Dataset:

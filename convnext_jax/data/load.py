@@ -22,7 +22,7 @@ from convnext_jax.data.prepared import (
     read_info,
 )
 from convnext_jax.data.prepared_features import Features, read_features
-from convnext_jax.data.registry import FOLDER_NAMES, OWN_NAMES, STREAMED_NAMES, check_name
+from convnext_jax.data.registry import FOLDER_NAMES, MADE_NAMES, OWN_NAMES, STREAMED_NAMES, check_name
 from convnext_jax.data.splitting import hold_out_validation
 from convnext_jax.data.tiny_imagenet_archive import choose_archive
 from convnext_jax.errors import UserError
@@ -82,14 +82,21 @@ def holds_out_test(config: DataConfig) -> bool:
     Of a TFDS data set this is known once it is prepared; before that the answer is False.
     """
     if config.name in FOLDER_NAMES:
-        return config.data_dir is not None and find_test_folder(expanded(config.data_dir)) is None
+        if config.data_dir is None:
+            return False
+        folder = to_path(config.data_dir)
+        return find_test_folder(folder if is_cloud(folder) else expanded(config.data_dir)) is None
     prepared = None if config.name in OWN_NAMES else find_prepared(data_root(config.data_dir), config.name)
     return prepared is not None and not any(map(read_info(prepared).splits.get, TEST_SPLITS))
 
 
 def _on_disk(config: DataConfig) -> DataConfig:
     """Returns the settings with a folder on the disk: a copy if the data are in a bucket."""
-    folder = to_path(config.data_dir or os.environ.get("TFDS_DATA_DIR") or ".")
+    if config.name in MADE_NAMES:
+        return config
+    # The variable is about prepared data sets, not about folders of pictures.
+    elsewhere = None if config.name in FOLDER_NAMES else os.environ.get("TFDS_DATA_DIR")
+    folder = to_path(config.data_dir or elsewhere or ".")
     if not is_cloud(folder):
         return config
     cache = user_cache_folder() / "buckets"

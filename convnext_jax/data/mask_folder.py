@@ -22,7 +22,7 @@ from convnext_jax.data.image_folder_layout import no_test_folder
 from convnext_jax.data.mask_classes import MaskClasses
 from convnext_jax.data.picture_files import find_pictures, list_folder
 from convnext_jax.data.splitting import held_out, hold_out_validation
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, system_reason
 from convnext_jax.storage.bounded import read_bounded
 from convnext_jax.storage.files import expanded
 
@@ -216,7 +216,7 @@ def _read_classes(root: Path) -> tuple[str, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): replace or remove it") from error
+        raise UserError(f"{path} cannot be read ({system_reason(error)}): replace or remove it") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: save it as UTF-8") from error
     names = tuple(line.strip() for line in lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convnext_jax.data.decode import SUFFIXES
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, system_reason
 
 Identity = tuple[int, int]  # of a folder, whatever links lead to it
 
@@ -39,7 +39,7 @@ def list_folder(folder: Path, left_out: Counter[str] | None = None) -> tuple[lis
                     hidden_folder = kind == "hidden" and entry.is_dir(follow_symlinks=False)
                     left_out[kind] += count_files(folder / entry.name) if hidden_folder else 1
     except OSError as error:
-        raise UserError(f"folder {folder} cannot be read ({error.strerror}): change its permissions") from error
+        raise UserError(f"folder {folder} cannot be read ({system_reason(error)}): change its permissions") from error
     return folders, pictures
 
 
@@ -103,5 +103,5 @@ def _identity(folder: Path) -> Identity:
     try:
         status = folder.stat()
     except OSError as error:
-        raise UserError(f"folder {folder} cannot be read ({error.strerror}): change its permissions") from error
+        raise UserError(f"folder {folder} cannot be read ({system_reason(error)}): change its permissions") from error
     return status.st_dev, status.st_ino

@@ -10,9 +10,9 @@ from convnext_jax.errors import UserError
 # Too large for a device, and for most disks once decoded: their training pictures stay encoded. The user has them.
 STREAMED_NAMES = ("imagenet_resized/64x64", "imagenet2012")
 FOLDER_NAMES = ("image_folder", "mask_folder")  # of the user's own pictures
+MADE_NAMES = ("digits", "digit_scenes")  # from files of a package, not from a folder
 OWN_NAMES = (
-    "digits",
-    "digit_scenes",
+    *MADE_NAMES,
     "cifar10",
     "cifar100",
     "tiny_imagenet",

@@ -13,7 +13,7 @@ from tensorflow_datasets.core.download import resource
 from convnext_jax.data.archive_bounds import Bounds, bounds_of
 from convnext_jax.data.archives import Kind, members
 from convnext_jax.data.download import RemoteFile, obtain
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, system_reason
 
 _KINDS: dict[resource.ExtractMethod, Kind] = {
     resource.ExtractMethod.ZIP: "zip",
@@ -146,7 +146,7 @@ class Downloads:
                     shutil.copyfileobj(handle, copy)
             except OSError as error:  # the disk is full, or the name is too long or that of a folder, too
                 raise UserError(
-                    f"{path} cannot be unpacked to {self._folder} ({error.strerror}: {name!r:.120})"
+                    f"{path} cannot be unpacked to {self._folder} ({system_reason(error)}: {name!r:.120})"
                 ) from error
             if not name:
                 return out

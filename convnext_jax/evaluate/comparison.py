@@ -1,6 +1,8 @@
 """Several evaluations set side by side: the seeds of one experiment, and different models on the same examples."""
 
 import dataclasses
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,26 +25,52 @@ class Group:
 
 
 def group_seeds(evaluations: Sequence[AnyEvaluation]) -> list[Group]:
-    """Groups evaluations whose runs differ in their seed alone, in the order in which they first come."""
-    groups: dict[tuple[Any, ...], list[AnyEvaluation]] = {}
+    """Groups evaluations whose runs differ in their seed alone, in the order in which they first come.
+
+    A second run of the same seed is no further sample of the training, so it begins a group of its own. Of what is
+    there twice, the first counts.
+    """
+    groups: list[tuple[tuple[Any, ...], list[AnyEvaluation]]] = []
+    seen: set[tuple[Any, ...]] = set()
     for each in evaluations:
+        same = (os.path.normpath(each.run.workdir), each.selection)
+        if same in seen:
+            continue
+        seen.add(same)
         settings = {name: value for name, value in identity(each.run.experiment).items() if name != "run.seed"}
         key = (repr(sorted(settings.items())), each.selection)
-        groups.setdefault(key, []).append(each)
+        for other, members in groups:
+            if other == key and _seed(each) not in map(_seed, members):
+                members.append(each)
+                break
+        else:
+            groups.append((key, [each]))
     several_ways = len({each.selection.weights for each in evaluations}) > 1
-    several_steps = any(
-        len({each.step for each in evaluations if each.run.workdir == run}) > 1
-        for run in {each.run.workdir for each in evaluations}
-    )
-    return [Group(_name(members, several_ways, several_steps), tuple(members)) for members in groups.values()]
+    several_steps = len({each.selection.step for each in evaluations}) > 1
+    names = [_name(members, several_ways, several_steps) for _, members in groups]
+    # Two groups of seeds in one folder are called by their first seeds.
+    full = [_name(members, several_ways, several_steps, of_first=True) for _, members in groups]
+    names = [name if names.count(name) == 1 else longer for name, longer in zip(names, full, strict=True)]
+    return [Group(name, tuple(members)) for name, (_, members) in zip(names, groups, strict=True)]
 
 
-def _name(members: Sequence[AnyEvaluation], with_weights: bool, with_step: bool) -> str:
+def _seed(evaluation: AnyEvaluation) -> int:
+    return evaluation.run.experiment.run.seed
+
+
+def _name(members: Sequence[AnyEvaluation], with_weights: bool, with_step: bool, *, of_first: bool = False) -> str:
     first = members[0]
-    workdir = first.run.workdir
-    name = str(workdir.parent if workdir.name.startswith("seed_") else workdir)
+    workdir, step = first.run.workdir, first.selection.step
+    in_one_folder = all(re.fullmatch(r"seed_\d+", each.run.workdir.name) for each in members)
+    name = str(workdir.parent if in_one_folder and len(members) > 1 and not of_first else workdir)
     name += f" ({len(members)} seeds)" if len(members) > 1 else ""
-    return name + (f" {first.selection.weights}" if with_weights else "") + (f" step {first.step}" if with_step else "")
+    name += f" {first.selection.weights}" if with_weights else ""
+    if not with_step:
+        return name
+    if step.isdecimal():
+        return f"{name} step {step}"
+    # A step that a word stands for may be another one for each seed.
+    return f"{name} {step} step" + (f" {first.step}" if len({each.step for each in members}) == 1 else "")
 
 
 def compare(first: Group, second: Group) -> dict[str, Any] | None:
@@ -52,10 +80,11 @@ def compare(first: Group, second: Group) -> dict[str, Any] | None:
       ``first``, ``second``, ``figure``, ``difference`` (of the second less the first), ``interval`` (95%), ``method``
       and ``conclusion``, a sentence. Of one run each, these are about the same examples; see `AnyEvaluation.paired`. Of
       several seeds each, they are about other seeds; see `convnext_jax.evaluate.uncertainty.difference_of_means`. None
-      if there is no interval: the examples differ, it is one seed against several, or the seeds of neither group vary.
+      if there is no interval: the examples differ or are fewer than two, it is one seed against several, or the seeds
+      of neither group vary.
     """
     one, other = first.evaluations[0], second.evaluations[0]
-    if not same_examples(one, other):
+    if not same_examples(one, other) or len(one.examples) < 2:
         return None
     names = {"first": first.name, "second": second.name, "figure": one.main_figure}
     if len(first.evaluations) == len(second.evaluations) == 1:

@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from convnext_jax.data.superclasses import superclasses_of
 from convnext_jax.evaluate.calibration import brier_scores, equal_mass_bins, equal_width_bins
-from convnext_jax.evaluate.uncertainty import interval_of, interval_of_mean
+from convnext_jax.evaluate.uncertainty import interval_of_mean
 
 
 def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -38,7 +38,8 @@ def accuracy_figures(logits: np.ndarray, labels: np.ndarray, *, intervals: bool 
     Args:
       logits: float [N,K].
       labels: int [N].
-      intervals: whether ``intervals`` is added: by figure, its 95% bootstrap interval over the examples.
+      intervals: whether ``intervals`` is added: by figure, its 95% bootstrap interval over the examples. The
+        calibration errors have none: chance makes them larger, and a resample has that twice.
     """
     rank, rows = ranks(logits, labels), np.arange(len(labels))
     probabilities = softmax(np.asarray(logits, np.float64), axis=-1)
@@ -54,9 +55,6 @@ def accuracy_figures(logits: np.ndarray, labels: np.ndarray, *, intervals: bool 
     figures["ece_equal_mass"] = equal_mass_bins(confidence, correct).error
     if intervals and len(labels) > 1:
         figures["intervals"] = {name: interval_of_mean(values) for name, values in by_example.items()}
-        figures["intervals"]["ece"] = interval_of(
-            lambda chosen: equal_width_bins(confidence[chosen], correct[chosen]).error, len(labels)
-        )
     return figures
 
 

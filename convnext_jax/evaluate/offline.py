@@ -11,7 +11,7 @@ from convnext_jax.data import Dataset
 from convnext_jax.data.dataset import Images
 from convnext_jax.errors import writing
 from convnext_jax.evaluate.calibration import fit_temperature
-from convnext_jax.evaluate.figures import accuracy_figures, class_figures, superclass_figures
+from convnext_jax.evaluate.figures import accuracy_figures, class_figures, ranks, superclass_figures
 from convnext_jax.evaluate.predictions import Change, Predictor
 from convnext_jax.evaluate.saved_run import SavedRun
 from convnext_jax.evaluate.seeds import over_seeds
@@ -50,8 +50,8 @@ class Evaluation(AnyEvaluation):
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether each example was taken for what it is, bool [N]."""
-        return self.predicted == self.examples.labels
+        """Whether each example was taken for what it is, bool [N]; never with a NaN among its logits."""
+        return ranks(self.logits, self.examples.labels) < 1
 
     def predict(self, images: Images, change: Change | None = None) -> np.ndarray:
         """Returns the classes that other images, uint8 [N,H,W,C], are taken for, int64 [N]; see `Predictor`."""

@@ -73,8 +73,8 @@ def open_classifier(
       directory: a workdir of ``train.py``, of one seed, or a folder of weights.
       step: which checkpoint: ``latest``, ``best``, or a step.
       weights: which weights of it: ``raw``, or ``ema`` for the moving average.
-      image_size: side in pixels that pictures are resized to; None is that of the training. A folder of weights does
-        not know it.
+      image_size: side in pixels that pictures are resized to; None is that of the training. A folder of weights may not
+        know it.
       dtype: what a run's network computes in; None is what its config says. A folder's computes in float32.
 
     Raises:
@@ -109,20 +109,24 @@ def open_classifier(
 
 
 def _open_weights(directory: Path, image_size: int | None) -> OpenedClassifier:
-    if image_size is None:
-        raise UserError(f"{directory} is a folder of weights, which does not know the size of images; give image_size")
     model, folder = load_model(directory)
-    model.architecture.check_image_size(image_size, image_size)
+    if image_size is not None:
+        (height, width), network_size = (image_size, image_size), None
+    elif folder.image_size is not None:
+        (height, width), network_size = folder.image_size, folder.network_size
+    else:
+        raise UserError(f"{directory} is a folder of weights, which does not know the size of images; give image_size")
+    model.architecture.check_image_size(network_size or height, network_size or width)
     definition, params, batch_stats = split_model(model)
     sharding = Sharding(make_mesh())
     params, batch_stats = jax.device_put((params, batch_stats), sharding.replicated)
     return OpenedClassifier(
         model=folder.model,
         architecture=model.architecture,
-        forward=Forward(definition, Normalization(folder.mean, folder.std), None, sharding),
+        forward=Forward(definition, Normalization(folder.mean, folder.std), network_size, sharding),
         params=params,
         batch_stats=batch_stats,
         classes=folder.class_names,
-        preprocess=Preprocessing(image_size, image_size, folder.mean, folder.std),
+        preprocess=Preprocessing(height, width, folder.mean, folder.std),
         origin=Origin(folder.source),
     )

@@ -102,6 +102,8 @@ def _places(side: int, resized: int, cropped: int) -> np.ndarray:
 def _read(picture: AnyPicture) -> Picture:
     if isinstance(picture, Image.Image):
         return Picture("given", _encoded(picture), 0)
+    if not isinstance(picture, str | PathLike):
+        raise UserError(f"{type(picture).__name__} is no picture; give a path or a Pillow image")
     (read,) = FileSource((str(Path(picture)),), (0,)).read(0, 1)
     return read
 

@@ -82,6 +82,8 @@ def make_soup(
         mean=run.record.mean,
         std=run.record.std,
         source=f"the mean of the checkpoints at steps {', '.join(map(str, steps))} of {workdir}",
+        image_size=dataset.train.images.shape[1:3],
+        network_size=run.experiment.run.evaluation_size,
     )
     return soup, figures | {"workdir": str(workdir), "checkpoints": steps}
 

@@ -17,7 +17,7 @@ from convnext_jax.models.parameters import Tree
 from convnext_jax.workdir.claim import read_experiment
 
 BATCH_SIZE = 32  # of every batch, so that each program compiles once, whatever the number of pictures
-Pictures = np.ndarray | AnyPicture | Sequence[AnyPicture]
+Pictures = np.ndarray | jax.Array | AnyPicture | Sequence[AnyPicture] | Sequence[np.ndarray]
 
 
 class TrainedNetwork:
@@ -36,8 +36,7 @@ class TrainedNetwork:
     ) -> None:
         check("batch_size", batch_size, batch_size >= 1, "1 or more")
         self.preprocess = preprocess
-        devices = forward.sharding.num_devices
-        self.batch_size = -(-batch_size // devices) * devices
+        self.batch_size = forward.sharding.rounded_up(batch_size)
         self._forward = forward
         self._state = params, batch_stats
         self._outputs = Predictor(forward, self.batch_size)
@@ -47,6 +46,7 @@ class TrainedNetwork:
             return [images]
         if len(images) == 0:
             raise UserError("no images are given")
+        images = _as_array(images)
         shape = self.preprocess.shape
         if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.shape[1:] != shape):
             raise UserError(
@@ -65,6 +65,17 @@ class TrainedNetwork:
         """Returns the outputs for a batch of at most `batch_size` images."""
         outputs = predictor(*self._state, padded(batch, self.batch_size))
         return jax.tree.map(lambda array: array[: len(batch)], outputs)
+
+
+def _as_array(images: Any) -> np.ndarray | Sequence[AnyPicture]:
+    """Returns pixels as one array, and anything else as it is."""
+    if isinstance(images, jax.Array):
+        return np.asarray(images)
+    if isinstance(images, np.ndarray) or not all(isinstance(each, np.ndarray | jax.Array) for each in images):
+        return images
+    if len({each.shape for each in images}) > 1:
+        raise UserError("images of several sizes are given; give Pillow images or paths to have them resized")
+    return np.stack(images)
 
 
 def padded(batch: np.ndarray, size: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """How sure a figure is: bootstrap intervals, and the comparison of two models on the same examples."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,6 @@ def interval_of_mean(values: np.ndarray) -> list[float]:
         return [float(values[0])] * 2
     found = bootstrap((values,), np.mean, batch=100, **_options())
     return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
-
-
-def interval_of(statistic: Callable[[np.ndarray], float], count: int) -> list[float]:
-    """Returns the 95% bootstrap interval (percentile) of a statistic that is no mean.
-
-    Args:
-      statistic: returns it for examples by their indices, int64 [N], some of them repeated.
-      count: N, how many examples there are.
-    """
-    rng = np.random.default_rng(_SEED)
-    return interval_of_resampled(np.array([statistic(rng.integers(0, count, count)) for _ in range(RESAMPLES // 4)]))
 
 
 def resampled_sums(values: np.ndarray) -> np.ndarray:

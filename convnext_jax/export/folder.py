@@ -73,10 +73,11 @@ def _write_native(network: OpenedClassifier, folder: Path, options: _Options) ->
         mean=network.preprocess.mean,
         std=network.preprocess.std,
         source=network.origin.text,
+        image_size=network.preprocess.shape[:2],
+        network_size=network.forward.image_size,
     )
     weights.write_into(folder, dtype=options.stored)
-    size = network.preprocess.height
-    code = f'import convnext_jax\n\nclassifier = convnext_jax.load(".", image_size={size})'
+    code = 'import convnext_jax\n\nclassifier = convnext_jax.load(".")'
     rounded = f"parameters rounded to {options.stored}; figures are those of float32"
     return code, [] if options.stored == "float32" else [rounded]
 

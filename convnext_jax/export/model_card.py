@@ -83,22 +83,37 @@ def _about_text(network: OpenedClassifier) -> str:
 
 
 def _figures(network: OpenedClassifier) -> dict[str, Any] | None:
-    """Returns what ``evaluate.py`` wrote into the workdir, None if it is of other weights or there is none."""
+    """Returns what ``evaluate.py`` wrote into the workdir, None if it is of something else or there is nothing.
+
+    It may be of other weights, of several views of an image, or of images of another size than the network is opened
+    for.
+    """
     origin = network.origin
-    if origin.run is None:
+    if origin.run is None or network.preprocess.shape[:2] != _trained_size(network):
         return None
     try:
         figures = read_json(origin.run.workdir / "evaluation.json")
     except (UserError, OSError, ValueError):
         return None
-    same = (figures.get("step"), figures.get("weights")) == (origin.step, origin.weights)
+    about = (figures.get("step"), figures.get("weights"), figures.get("tta", "none"))
+    same = about == (origin.step, origin.weights, "none")
     return figures if same and isinstance(figures.get("top1"), float) else None
+
+
+def _trained_size(network: OpenedClassifier) -> tuple[int, int]:
+    """Returns the height and width of the images of the training; if not recorded, of those that it is opened for."""
+    record = network.origin.run.record.splits.get("train") if network.origin.run else None
+    height, width, _ = record.shape if record else network.preprocess.shape
+    return height, width
 
 
 def _figures_text(network: OpenedClassifier, figures: dict[str, Any] | None) -> str:
     if figures is None:
-        where = f" in {network.origin.run.workdir.name}" if network.origin.run else ""
-        return f"Not measured: there is no evaluation.json of these weights{where}. `evaluate.py` writes one."
+        if network.origin.run is None:
+            return "Not known to the exporter."
+        where = f"in {network.origin.run.workdir.name}"
+        what = "of these weights, with one view of an image of this size,"
+        return f"Not measured: there is no evaluation.json {what} {where}. `evaluate.py` writes one."
     rows = [["figure", "value", "95% interval"]]
     for name, label in _FIGURES.items():
         if name in figures:
@@ -117,7 +132,9 @@ def _input_text(network: OpenedClassifier, form: str) -> str:
     mean, std = ([round(value, 6) for value in values] for values in (preprocess.mean, preprocess.std))
     height, width, channels = preprocess.shape
     kind = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels} channels")
-    pixels = f"{height}x{width} pixels, {kind}. The shorter side is resized to {height} and the center is cropped"
+    pixels = f"{height}x{width} pixels, {kind}"
+    if height == width:
+        pixels += f". The shorter side is resized to {height} and the center is cropped"
     inside = form in ("onnx", "onnx_int8", "stablehlo")
     if side is not None and not inside:
         pixels += f"; the network is then given {side}x{side} pixels"
@@ -154,7 +171,7 @@ def _versions(path: Path) -> dict[str, str]:
 
 
 def _limits_text(network: OpenedClassifier) -> str:
-    height, width, _ = network.preprocess.shape
+    height, width = _trained_size(network)
     return (
         f"It was trained on pictures of {height}x{width} pixels of the classes above, and gives one of these classes"
         " for any picture. The figures hold for pictures like those of the test split. How it does on others, on"

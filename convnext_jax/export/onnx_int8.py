@@ -25,7 +25,8 @@ def data_of(network: OpenedClassifier, data_dir: str | None) -> Dataset:
       data_dir: where they are on this machine; None is where the config says.
 
     Raises:
-      UserError: a folder of weights, which knows no data, or other data than the run's.
+      UserError: a folder of weights, which knows no data, other data than the run's, or a network that is opened for
+        another size of images than that of the data.
     """
     run = network.origin.run
     if run is None:
@@ -33,6 +34,11 @@ def data_of(network: OpenedClassifier, data_dir: str | None) -> Dataset:
     config = run.experiment.data
     dataset = run.of_task(data.load(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)))
     run.check_same_data(dataset)
+    if (shape := dataset.train.images.shape[1:]) != network.preprocess.shape:
+        raise UserError(
+            f"--format onnx_int8 is calibrated on the images of the training, of {shape[0]}x{shape[1]} pixels; leave"
+            " --image_size out"
+        )
     return dataset
 
 

@@ -16,6 +16,7 @@ from convnext_jax.models.interface import Architecture
 from convnext_jax.models.resnet import STEMS as RESNET_STEMS
 from convnext_jax.models.resnet import ResNetArchitecture
 from convnext_jax.models.swin import SwinArchitecture
+from convnext_jax.models.table import MODELS
 from convnext_jax.models.vit import ViTArchitecture
 
 WEIGHTS_FILE = "model.safetensors"
@@ -228,9 +229,12 @@ def _stem_lines(
 def _timm_resnet(network: OpenedClassifier, architecture: ResNetArchitecture) -> PyTorchModel:
     _check_resnet("timm", network, architecture)
     arguments: dict[str, Any] = {"layers": architecture.depths}
-    if architecture.groups > 1:
+    named = MODELS.get(network.model)
+    if _is_grouped_or_wide(architecture) or (isinstance(named, ResNetArchitecture) and _is_grouped_or_wide(named)):
         arguments |= {"cardinality": architecture.groups, "base_width": architecture.width_per_group}
     name = network.model.removesuffix("_small_stem")
+    if not isinstance(named, ResNetArchitecture) or named.block != architecture.block:
+        name = {"basic": "resnet18", "bottleneck": "resnet50"}[architecture.block]
     made = _timm(network, name, arguments, _resnet_stem(network, architecture), "conv1", "fc")
     return dataclasses.replace(made, layout="torchvision")
 
@@ -238,16 +242,22 @@ def _timm_resnet(network: OpenedClassifier, architecture: ResNetArchitecture) ->
 def _torchvision_resnet(network: OpenedClassifier, architecture: ResNetArchitecture) -> PyTorchModel:
     _check_resnet("torchvision", network, architecture)
     block = "BasicBlock" if architecture.block == "basic" else "Bottleneck"
-    groups = f", groups={architecture.groups}, width_per_group={architecture.width_per_group}"
+    groups = ""
+    if _is_grouped_or_wide(architecture):
+        groups = f", groups={architecture.groups}, width_per_group={architecture.width_per_group}"
     depths, stem = list(architecture.depths), _resnet_stem(network, architecture)
     if not stem and network.preprocess.shape[2] != 3:
         stem = _conv_lines("model.conv1", network.preprocess.shape[2], architecture.width, 7, 3, stride=2, bias=False)
     return _loaded(
         "torchvision",
         [f"from torchvision.models.resnet import {block}, ResNet"],
-        f"ResNet({block}, {depths}, num_classes={len(network.classes)}{groups if architecture.groups > 1 else ''})",
+        f"ResNet({block}, {depths}, num_classes={len(network.classes)}{groups})",
         stem,
     )
+
+
+def _is_grouped_or_wide(architecture: ResNetArchitecture) -> bool:
+    return (architecture.groups, architecture.width_per_group) != (1, 64)
 
 
 def _check_resnet(library: str, network: OpenedClassifier, architecture: ResNetArchitecture) -> None:

@@ -206,9 +206,7 @@ class DenseNet(Model):
             stages.append(DenseStage(blocks, downsample=transition, remat=options.remat))
         self.stages = nnx.List(stages)
         self.norm = BatchNorm(channels)
-        # A linear layer to a few classes would start far too large by its fan-out.
-        for_head = for_head.with_scheme("fan_in") if for_head.scheme == "fan_out" else for_head
-        self.head = Linear(for_head, channels, options.num_classes, role=Role.HEAD)
+        self.head = Linear(for_head.of_head(), channels, options.num_classes, role=Role.HEAD)
 
     def classify(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """See `Model.classify`."""

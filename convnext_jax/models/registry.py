@@ -158,7 +158,8 @@ def load_model(directory: str | Path) -> tuple[Model, ModelFolder]:
     """Builds the network of a folder of weights, as it was trained, with its weights.
 
     Args:
-      directory: a folder that `convnext_jax.tools.import_torch` or `convnext_jax.tools.soup` wrote.
+      directory: a folder that `convnext_jax.tools.import_torch`, `convnext_jax.tools.soup` or, with ``--format
+        convnext_jax``, `convnext_jax.tools.export` wrote.
 
     Returns:
       The model, and the folder's content: its classes, and the mean and deviation that its images are normalized with.

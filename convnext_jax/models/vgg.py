@@ -103,10 +103,7 @@ class VGG(Model):
     def __init__(self, architecture: VGGArchitecture, options: BuildOptions) -> None:
         super().__init__(architecture, options)
         for_convs, for_hidden, for_head = options.init.spawn(3)
-        # Linear layers to fewer outputs than inputs would start far too large by their fan-out.
-        for_hidden, for_head = (
-            init.with_scheme("fan_in") if init.scheme == "fan_out" else init for init in (for_hidden, for_head)
-        )
+        for_hidden, for_head = for_hidden.of_head(), for_head.of_head()  # all have fewer outputs than inputs
 
         def conv(init: Initializer, inputs: int, outputs: int, role: Role | None = None) -> ConvReLU:
             norm = BatchNorm(outputs) if architecture.norm == "batch" else None

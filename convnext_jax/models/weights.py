@@ -40,6 +40,8 @@ class ModelFolder:
       mean: channel means that images are normalized with, on the scale [0, 1].
       std: channel deviations that images are normalized with.
       source: where the weights came from, in words.
+      image_size: height and width in pixels of the pictures of its training; None if that is not known.
+      network_size: side in pixels to which the network enlarges or reduces them; None if it takes them as they are.
       verified: whether the files that it was read from had the checksums that were recorded when they were written.
         Folders of earlier versions have none.
     """
@@ -52,6 +54,8 @@ class ModelFolder:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: str
+    image_size: tuple[int, int] | None = None
+    network_size: int | None = None
     verified: bool = dataclasses.field(default=True, compare=False)
 
     def write(
@@ -79,7 +83,7 @@ class ModelFolder:
         """Writes the files of the folder into one that exists; see `write`."""
         params = {path: np.asarray(leaf, jnp.dtype(dtype)) for path, leaf in flat(self.params).items()}
         arrays = params | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
-        card = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:-1]}
+        card = {name: value for name in _CARD_FIELDS if (value := getattr(self, name)) is not None}
         save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
         write_json(folder / _CARD, {"format": 2, **card})
         for name, content in (beside or {}).items():
@@ -131,6 +135,17 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return tuple(value)
 
 
+def _pixels(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r:.50} is no number of pixels")
+    return value
+
+
+def _height_and_width(value: Any) -> tuple[int, int]:
+    height, width = map(_pixels, value)
+    return height, width
+
+
 def _architecture(value: Any) -> dict[str, Any]:
     return {name: tuple(field) if isinstance(field, list) else field for name, field in value.items()}
 
@@ -143,6 +158,8 @@ _CARD_FIELDS = {
     "mean": _numbers,
     "std": _numbers,
     "source": _text,
+    "image_size": _height_and_width,
+    "network_size": _pixels,
 }
 
 

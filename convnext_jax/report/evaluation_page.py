@@ -19,7 +19,7 @@ from convnext_jax.report.evaluation_tables import (
     figure_rows,
 )
 from convnext_jax.report.page import Page, data_uri, details, table, text
-from convnext_jax.workdir.metrics_log import read_metrics
+from convnext_jax.workdir.metrics_log import evaluated_split, read_metrics
 
 _PICTURES = 24
 _CLASSES = 10
@@ -51,8 +51,8 @@ def evaluation_page(evaluation: Evaluation, *, command: str) -> Page:
         table(about_rows(figures), caption="What they are about"),
         "</div>",
     )
-    split = "validation" if run.experiment.data.validation_fraction else "test"
     if lines := read_metrics(run.workdir / "metrics.jsonl"):
+        split = evaluated_split(lines) or "test"
         page.add("Learning curves", curves_chart(lines, split))
     add_confusion(page, confusion_counts(predicted, labels, len(names)), names)
     page.add(
@@ -72,7 +72,8 @@ def _calibration_note(evaluation: Evaluation) -> str:
     scaled = evaluation.figures.get("temperature_scaling")
     if scaled is None:
         note = (
-            "No temperature was fitted: the run held no examples out of its training (config.data.validation_fraction)."
+            "No temperature was fitted: the run held no examples out of its training (config.data.validation_fraction)"
+            " besides those of its test split."
         )
     else:
         note = (

@@ -12,9 +12,7 @@ from convnext_jax.errors import UserError
 from convnext_jax.report.group_names import group_names
 from convnext_jax.workdir.claim import has_begun, identity, read_experiment, seed_runs
 from convnext_jax.workdir.dataset_record import DatasetRecord
-from convnext_jax.workdir.metrics_log import Line, read_metrics
-
-SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
+from convnext_jax.workdir.metrics_log import EVALUATED_SPLITS, Line, evaluated_split, read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Run:
     @functools.cached_property
     def evaluations(self) -> Sequence[Line]:
         """The lines that hold an evaluation."""
-        return [line for line in self.lines if any(f"{split}/top1" in line for split in SPLITS)]
+        return [line for line in self.lines if any(f"{split}/top1" in line for split in EVALUATED_SPLITS)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +156,7 @@ def _read_run(workdir: Path, expected: Experiment) -> Run | None:
         return None
     experiment = read_experiment(workdir) if (workdir / "config.json").exists() else expected
     record = DatasetRecord.read(workdir)
-    logged = (split for split in SPLITS if any(f"{split}/top1" in line for line in lines))
-    split = next(logged, "validation" if "validation" in record.splits else "test")
+    split = evaluated_split(lines) or ("validation" if "validation" in record.splits else "test")
     entry = record.splits.get(split)
     examples = Examples(record.name, split, entry and entry.examples, entry and entry.checksum)
     # A run that is made longer keeps the summary of the shorter one until its own end.

@@ -14,7 +14,7 @@ from convnext_jax.report.evaluation_tables import about_rows, class_rows, figure
 from convnext_jax.report.overlays import class_colors, error_picture, overlay
 from convnext_jax.report.page import Page, data_uri, details, table, text
 from convnext_jax.report.pictures import shown
-from convnext_jax.workdir.metrics_log import read_metrics
+from convnext_jax.workdir.metrics_log import evaluated_split, read_metrics
 
 _SCENES = 8  # of each kind
 _SIDE = 192  # pixels of the longer side of a picture, at most
@@ -47,8 +47,8 @@ def segmentation_page(evaluation: SegmentationEvaluation, *, command: str) -> Pa
             numbers=range(1, 6),
         ),
     )
-    split = "validation" if run.experiment.data.validation_fraction else "test"
     if lines := read_metrics(run.workdir / "metrics.jsonl"):
+        split = evaluated_split(lines) or "test"
         drawn = {"loss": "loss", "mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
         drawn |= {"top1": "top-1 of images"} if "top1" in figures else {"dice": "mean Dice"}
         page.add("Learning curves", _loss_note(evaluation, split), curves_chart(lines, split, drawn))

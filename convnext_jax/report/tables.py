@@ -14,11 +14,14 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     |------|--------|
     | 0    | 0.98   |
     | mean | 0.9850 |
+    >>> print(markdown_table([("class", "recall"), ("a|b", "0.98")]).splitlines()[2])
+    | a\\|b  | 0.98   |
 
     Args:
       rows: the head and at least one row, all of the same length.
     """
-    head, *body = _aligned(rows)
+    # A bar in a cell, as in the name of a class, would begin another cell.
+    head, *body = _aligned([[cell.replace("|", "\\|") for cell in row] for row in rows])
     rule = "|" + "|".join("-" * (len(cell) + 2) for cell in head) + "|"
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, *body)]
     return "\n".join([lines[0], rule, *lines[1:]])

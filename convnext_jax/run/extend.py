@@ -1,5 +1,6 @@
 """A run made longer: ``--extend``. It becomes, bit for bit, the run that would have been this long from the start."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -9,14 +10,17 @@ import numpy as np
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError, writing
 from convnext_jax.optim.schedules import make_schedule
-from convnext_jax.storage.cloud import move
 from convnext_jax.storage.files import write_bytes
-from convnext_jax.workdir.checkpoint_folder import saved_steps
+from convnext_jax.workdir.checkpoint_folder import move_checkpoint, saved_steps
 from convnext_jax.workdir.claim import check_claim, has_begun, identity, read_experiment
+from convnext_jax.workdir.rollbacks import read_rollbacks, write_rollbacks
 
 # What may differ between a run and its extension.
 _MAY_DIFFER = ("run.epochs", "optim.decay_epochs", "optim.decay_fraction")
-_COPIED = ("config.json", "dataset.json", "environment.json", "metrics.jsonl", "summary.json", "curves.png")
+_COPIED = (
+    *("config.json", "dataset.json", "environment.json"),
+    *("metrics.jsonl", "summary.json", "curves.png", "rollbacks.json"),
+)
 
 
 def check_start(workdir: Path, experiment: Experiment, *, may_extend: bool) -> Experiment | None:
@@ -49,7 +53,8 @@ def extend(workdir: Path, before: Experiment, after: Experiment, steps_per_epoch
     """Takes a run back to its latest checkpoint that a longer run would have had, too.
 
     Later checkpoints, and copies of the log and the figures, go to ``before_extension_<epochs>`` in the workdir, which
-    can be evaluated like any workdir. A kill in between does no harm: the same command goes on.
+    can be evaluated like any workdir. A rollback is taken back if the longer run would not have diverged there. A kill
+    in between does no harm: the same command goes on.
 
     Args:
       workdir: of the run.
@@ -67,12 +72,15 @@ def extend(workdir: Path, before: Experiment, after: Experiment, steps_per_epoch
     common = _common_steps(before, after, steps_per_epoch)
     folder = workdir / "checkpoints"
     steps = saved_steps(folder)
-    usable = max((step for step in steps if step <= common), default=None)
+    rollbacks = read_rollbacks(workdir)
+    kept = list(itertools.takewhile(lambda rollback: rollback.diverged_at <= common, rollbacks))
+    last = min([common, *(rollback.from_step for rollback in rollbacks[len(kept) :])])
+    usable = max((step for step in steps if step <= last), default=None)
     if usable is None and steps:
-        kept = f", of which no checkpoint was kept (the earliest is of step {steps[0]})" if common else ""
+        none_kept = f", of which no checkpoint was kept (the earliest is of step {steps[0]})" if common else ""
         raise UserError(
             f"--extend: with config.optim.schedule={before.optim.schedule} a run of {after.run.epochs} epochs has the"
-            f" learning rates of one of {before.run.epochs} in its first {common} of {total} steps alone{kept};"
+            f" learning rates of one of {before.run.epochs} in its first {common} of {total} steps alone{none_kept};"
             " schedules step and warmup_stable_decay can be extended; begin a new run in another --workdir"
         )
     later = [step for step in steps if step > (usable or 0)]
@@ -84,7 +92,9 @@ def extend(workdir: Path, before: Experiment, after: Experiment, steps_per_epoch
                 if (workdir / name).exists():
                     write_bytes(aside / name, (workdir / name).read_bytes())
         for step in reversed(later):  # the run goes on from the latest that is left, if it is killed here
-            move(folder / str(step), aside / "checkpoints" / str(step))
+            move_checkpoint(folder / str(step), aside / "checkpoints" / str(step))
+        if kept != rollbacks:  # only now: which checkpoints are usable depends on them
+            write_rollbacks(workdir, kept)
     moved = f"; what came after it is in {aside}" if later else ""
     return f"extending the run from {before.run.epochs} to {after.run.epochs} epochs, from step {usable or 0}{moved}"
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from convnext_jax.errors import EXIT_TEMPFAIL, Failure, UserError
+from convnext_jax.errors import EXIT_TEMPFAIL, Failure, UserError, system_reason
 
 SILENCE = 40.0  # seconds after which a process that says nothing is taken for dead
 _HEARTBEAT = 5.0
@@ -151,9 +151,9 @@ class ConnectedPeers(Peers):
 class _Connection:
     """A connection to another process: messages, each a line of JSON, and empty lines as signs of life."""
 
-    def __init__(self, connected: socket.socket, index: int) -> None:
+    def __init__(self, connected: socket.socket, host: str, index: int) -> None:
         self.index = index
-        self.host = connected.getpeername()[0]
+        self.host = host
         self._socket, self._sending = connected, threading.Lock()
         self._file = connected.makefile("rb")
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -232,7 +232,7 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)
     except OSError as error:
-        raise UserError(f"port {port} cannot be used on this host ({error.strerror}); take another") from error
+        raise UserError(f"port {port} cannot be used on this host ({system_reason(error)}); take another") from error
 
 
 def gather_at_lead(listening: socket.socket, count: int, versions: Any, timeout: float) -> Peers:
@@ -253,13 +253,13 @@ def gather_at_lead(listening: socket.socket, count: int, versions: Any, timeout:
         while len(found) < count - 1:
             listening.settimeout(max(0.01, deadline - time.monotonic()))
             try:
-                connected, _ = listening.accept()
+                connected, address = listening.accept()
             except TimeoutError:
                 missing = ", ".join(str(index) for index in range(1, count) if index not in found)
                 problem = f"of {count} processes number {missing} did not come within {timeout:.0f} s"
                 _refuse(found.values(), problem)
                 raise UserError(f"{problem}; start it with --process_id and the same --coordinator") from None
-            connection = _Connection(connected, 0)
+            connection = _Connection(connected, address[0], 0)
             hello = _hello(connection)
             if hello is None:  # whatever else connects to ports
                 connection.end(without_error=False)
@@ -321,7 +321,8 @@ def join_lead(hosts: Sequence[str], port: int, index: int, count: int, versions:
     Raises:
       UserError: the lead does not answer, or refuses.
     """
-    connection = _Connection(_connect(hosts, port, timeout), 0)
+    connected, host = _connect(hosts, port, timeout)
+    connection = _Connection(connected, host, 0)
     connection.settimeout(timeout + SILENCE)  # the lead waits as long for the others
     connection.send({"process": index, "of": count, "versions": versions})
     try:
@@ -335,14 +336,15 @@ def join_lead(hosts: Sequence[str], port: int, index: int, count: int, versions:
     return ConnectedPeers(index, count, [connection])
 
 
-def _connect(hosts: Sequence[str], port: int, timeout: float) -> socket.socket:
+def _connect(hosts: Sequence[str], port: int, timeout: float) -> tuple[socket.socket, str]:
+    """Returns a connection, and the host at its other end."""
     deadline, reason = time.monotonic() + timeout, ""
     while time.monotonic() < deadline:
         for host in hosts:
             try:
-                return socket.create_connection((host, port), timeout=5.0)
+                return socket.create_connection((host, port), timeout=5.0), host
             except OSError as error:
-                reason = error.strerror or str(error)
+                reason = system_reason(error)
         time.sleep(0.2)
     raise UserError(
         f"--coordinator {hosts[0]}:{port} could not be reached within {timeout:.0f} s ({reason}); is process 0 started"

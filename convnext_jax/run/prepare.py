@@ -244,6 +244,8 @@ def _prepare(
         output.set_damaged_aside()
         if before is not None:
             output.extend(before, experiment, plan.steps_per_epoch)
+    if before is not None and (fewer := read_rollbacks(workdir)) != rollbacks:
+        plan = make_plan(experiment, dataset, sharding, fewer, streamed=streamed)
     checkpoints = resources.enter_context(
         Checkpoints(
             workdir / "checkpoints",

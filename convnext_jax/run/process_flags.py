@@ -1,6 +1,7 @@
 """What the command line says of the processes that train together. Imports nothing slow."""
 
 import dataclasses
+import math
 
 from convnext_jax.errors import UserError
 
@@ -22,6 +23,8 @@ class ProcessFlags:
     timeout: float = 300.0
 
     def __post_init__(self) -> None:
+        if not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise UserError(f"--coordinator_timeout={self.timeout:g}: must be a number of seconds above 0")
         given: dict[str, object] = {
             "--coordinator": self.coordinator,
             "--num_processes": self.num_processes,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ from convnext_jax.tasks.interface import training_loss
 from convnext_jax.tasks.make import data_for_task
 from convnext_jax.tasks.multitask import ImageAndPixelTargets
 from convnext_jax.train.compiler import StepCompiler
-from convnext_jax.train.gradients import accumulated_gradient, gradient_norm
+from convnext_jax.train.gradients import gradient_norm
 from convnext_jax.train.state import TrainState
-from convnext_jax.train.step import StepSpec, prepare_inputs
+from convnext_jax.train.step import StepSpec, prepare_inputs, step_gradient
 from convnext_jax.workdir.checkpoints import Checkpoints
 from convnext_jax.workdir.claim import read_experiment
 from convnext_jax.workdir.dataset_record import DatasetRecord
@@ -67,8 +68,8 @@ def replay(
 ) -> Replay:
     """Takes the steps of a run from its latest earlier checkpoint to a step again, and looks into that one.
 
-    Nothing in the workdir is changed. A rollback that came after the step is left out, so that a step that diverged
-    diverges again.
+    Nothing in the workdir is changed. Rollbacks from the step on are left out, so that a step that diverged diverges
+    again.
 
     Args:
       workdir: the workdir of ``train.py``.
@@ -84,14 +85,15 @@ def replay(
     dataset = data_for_task(experiment, data.load(experiment.data))
     check_same_data(workdir, DatasetRecord.of(dataset))
     rollbacks = read_rollbacks(workdir)
-    while rollbacks and rollbacks[-1].diverged_at == step:
-        rollbacks.pop()
+    before = list(itertools.takewhile(lambda rollback: rollback.diverged_at != step, rollbacks))
+    # After that the run took the same steps with another learning rate.
+    last = step - 1 if len(before) == len(rollbacks) else rollbacks[len(before)].from_step
     sharding = Sharding(mesh)
     streamed = is_streamed_here(experiment, dataset, sharding)
-    plan = make_plan(experiment, dataset, sharding, rollbacks, streamed=streamed)
+    plan = make_plan(experiment, dataset, sharding, before, streamed=streamed)
     if not 1 <= step <= plan.total_steps:
         raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to {plan.total_steps}")
-    from_step, state = _state_before(plan, workdir, step, dataset)
+    from_step, state = _state_at_most(plan, workdir, last, dataset)
     source, _ = put_data(plan, dataset)
     seed = put(np.uint32(experiment.run.seed), plan.spec.sharding.replicated)
     say(f"taking the steps {from_step + 1} to {step} again")
@@ -113,11 +115,11 @@ def replay(
     return Replay(step, from_step, 255 * (images * std + mean), examples, statistics)
 
 
-def _state_before(plan: RunPlan, workdir: Path, step: int, dataset: Dataset) -> tuple[int, TrainState]:
-    """Returns the latest state that was kept from before a step, and its step."""
+def _state_at_most(plan: RunPlan, workdir: Path, last: int, dataset: Dataset) -> tuple[int, TrainState]:
+    """Returns the latest state that was kept of a step or one before it, and its step."""
     weights = plan.experiment.model.init_from
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        earlier = [each for each in checkpoints.steps() if each < step]
+        earlier = [each for each in checkpoints.steps() if each <= last]
         if not earlier:
             folder = None if weights is None else Path(weights)
             return 0, initial_state(plan, folder, statistics=training_statistics(plan, dataset))
@@ -146,9 +148,7 @@ def _look(spec: StepSpec, state: TrainState, feed: Any, seed: jax.Array) -> tupl
     losses = training_loss(spec.task, outputs, auxiliary, targets)
     model = merge_model(spec.definition, state.params, state.batch_stats)
     stages = model.features(inputs, key=key)
-    grads, result = accumulated_gradient(
-        spec.definition, spec.task, spec.accumulation, state.params, state.batch_stats, inputs, targets, key
-    )
+    grads, result = step_gradient(spec, state, inputs, targets, key)
     params, gradients = flat(state.params), flat(grads)
     statistics = {
         "loss": result.metrics["loss"],

@@ -113,6 +113,9 @@ class Reporter:
         first = int(np.argmin(finite))
         step = last_step - len(finite) + first + 1
         what, value = ("the gradient norm", grad_norm) if np.isfinite(loss[first]) else ("the loss", loss)
+        if self._run.plan.experiment.run.on_divergence == "rollback":
+            # Whatever the learning rate, from the state before this step it would happen again.
+            self._saver.discard(step - 1)
         self._diverged(step, what, float(value[first]), float(values["lr"][first]))
 
     def _diverged(self, step: int, what: str, value: float, lr: float) -> None:

@@ -78,10 +78,17 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def move(path: Path, target: Path) -> None:
-    """Renames a folder. In a bucket its objects are copied and deleted; the folder above the target need not exist."""
+def move(path: Path, target: Path, *, last: str = "") -> None:
+    """Renames a folder. In a bucket its objects are copied and deleted; the folder above the target need not exist.
+
+    Args:
+      path: the folder.
+      target: what it is to be.
+      last: the file that says that the folder is complete. In a bucket it is moved last, so that after a kill the
+        folder that is left still counts, and can be moved again.
+    """
     if is_cloud(path):
-        for name in files_below(path):
+        for name in sorted(files_below(path), key=lambda name: name == last):
             _file_system().mv(str(path / name), str(target / name))
     else:
         target.parent.mkdir(exist_ok=True)

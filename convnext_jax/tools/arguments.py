@@ -8,7 +8,7 @@ import os
 import unicodedata
 from pathlib import Path
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, system_reason
 from convnext_jax.storage.cloud import is_cloud
 from convnext_jax.storage.files import is_writable
 
@@ -52,7 +52,7 @@ def check_path(name: str, path: Path) -> None:
         pass
     except OSError as error:
         shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:10]}..."
-        raise UserError(f"{name} {shown}: {error.strerror}; give another path") from error
+        raise UserError(f"{name} {shown}: {system_reason(error)}; give another path") from error
 
 
 def check_new_folder(name: str, folder: Path) -> None:

@@ -31,7 +31,7 @@ from convnext_jax.config import (
     parse_sections,
     wrong_type,
 )
-from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, EXIT_USAGE, Failure, UserError, first_line
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, EXIT_USAGE, Failure, UserError, first_line, system_reason
 from convnext_jax.run import standard_streams
 from convnext_jax.tools.arguments import check_path, check_text
 from convnext_jax.tools.cli import CONSOLE_SCRIPT
@@ -77,7 +77,7 @@ def _status_of(main: Callable[[], None]) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return _report(f"{error.filename or 'the output'} cannot be used ({error.strerror})", EXIT_FAILURE)
+        return _report(f"{error.filename or 'the output'} cannot be used ({system_reason(error)})", EXIT_FAILURE)
     except ValueError as error:
         blamed = [name for name in os.environ if name.startswith("JAX_") and name in str(error).upper()]
         if not blamed or "jax" in sys.modules:

@@ -33,19 +33,23 @@ def main() -> None:
     check_new_folder("--output", output)
 
     # These take seconds to import; a mistake above was answered without them.
+    import jax
+
     from convnext_jax.report.pictures import picture_grid
     from convnext_jax.run.compilation_cache import keep_compiled_programs
     from convnext_jax.run.jax_settings import start_jax
     from convnext_jax.run.replay import replay
     from convnext_jax.sharding import make_mesh
     from convnext_jax.storage.files import write_bytes, write_json
+    from convnext_jax.workdir.claim import read_experiment
 
     start_jax()
     keep_compiled_programs()
+    fsdp = read_experiment(arguments.workdir).run.fsdp
     again = replay(
         arguments.workdir,
         arguments.step,
-        make_mesh(),
+        make_mesh(fsdp=fsdp if jax.device_count() % fsdp == 0 else 1),  # there may be fewer devices here
         data_dir=arguments.data_dir,
         say=lambda text: print(text, file=sys.stderr),
     )

@@ -1,4 +1,4 @@
-"""Prints the road from ResNet to ConvNeXt, and draws it from runs: ``python -m convnext_jax.tools.road runs/road*``."""
+"""Prints the road from ResNet to ConvNeXt, and draws it: ``python -m convnext_jax.tools.road runs/road_*``."""
 
 import argparse
 import dataclasses

@@ -62,6 +62,29 @@ def prepare_inputs(spec: StepSpec, step: jax.Array, batch: Batch, seed: jax.Arra
     return resize(inputs, spec.image_size), targets
 
 
+def step_gradient(
+    spec: StepSpec, state: TrainState, inputs: jax.Array, targets: Any, key: jax.Array
+) -> tuple[Any, BatchResult]:
+    """Returns the gradient that a step updates the parameters by, and the result of the batch.
+
+    Args:
+      spec: what is fixed.
+      state: the state before the step.
+      inputs: what the network is given, float32 [B,H,W,C].
+      targets: the task's.
+      key: of what is random in the network.
+    """
+
+    def compute(params: Any) -> tuple[Any, BatchResult]:
+        params, batch_stats = spec.sharding.gathered((params, state.batch_stats))
+        grads, result = accumulated_gradient(
+            spec.definition, spec.task, spec.accumulation, params, batch_stats, inputs, targets, key
+        )
+        return spec.sharding.scattered(grads), result
+
+    return sharpness_aware(compute, spec.sam_rho, state.params)
+
+
 def train_step(spec: StepSpec, state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
     """Augments a batch, takes its gradient and updates the parameters.
 
@@ -75,16 +98,7 @@ def train_step(spec: StepSpec, state: TrainState, batch: Batch, seed: jax.Array)
       The state after the step, and its metrics.
     """
     inputs, targets = prepare_inputs(spec, state.step, batch, seed)
-    model_key = stream_key(seed, Stream.MODEL, state.step)
-
-    def compute(params: Any) -> tuple[Any, BatchResult]:
-        params, batch_stats = spec.sharding.gathered((params, state.batch_stats))
-        grads, result = accumulated_gradient(
-            spec.definition, spec.task, spec.accumulation, params, batch_stats, inputs, targets, model_key
-        )
-        return spec.sharding.scattered(grads), result
-
-    grads, result = sharpness_aware(compute, spec.sam_rho, state.params)
+    grads, result = step_gradient(spec, state, inputs, targets, stream_key(seed, Stream.MODEL, state.step))
     grad_norm = gradient_norm(grads)
     grads = update_in_place_on_cpu(grads, grad_norm)
     updates, opt_state = spec.optimizer.update(grads, state.opt_state, state.params)

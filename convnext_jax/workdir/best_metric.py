@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
 from convnext_jax.tasks.interface import Task
-from convnext_jax.workdir.metrics_log import figure_name
-
-_SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
+from convnext_jax.workdir.metrics_log import EVALUATED_SPLITS, figure_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +24,7 @@ class BestMetric:
 
     def score(self, figures: Mapping[str, float]) -> float:
         """Returns a number that is higher the better the figures are, minus infinity if they lack the metric."""
-        for split in _SPLITS:
+        for split in EVALUATED_SPLITS:
             if (value := figures.get(figure_name(split, self.name))) is not None:
                 return value if self.higher_is_better else -value
         return -math.inf

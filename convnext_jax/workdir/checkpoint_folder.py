@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 
 from convnext_jax.errors import first_line
@@ -45,14 +46,20 @@ def set_damaged_aside(directory: Path) -> list[str]:
         reason = damage_of(folder) if verified else _unreadable(folder)
         if reason is None:
             if not verified:
-                notes.append(f"the checkpoint of step {step} has no checksums; it can be read, but not verified")
+                read = "it can be read, but not verified" if jax.process_count() == 1 else "it cannot be verified"
+                notes.append(f"the checkpoint of step {step} has no checksums; {read}")
             break
         aside = directory.with_name("damaged_checkpoints") / str(step)
         while aside.exists():
             aside = aside.with_name(f"{aside.name}_again")
-        move(folder, aside)
+        move_checkpoint(folder, aside)
         notes.append(f"the checkpoint of step {step} is damaged ({reason}); it was moved to {aside}")
     return notes
+
+
+def move_checkpoint(folder: Path, target: Path) -> None:
+    """Renames the folder of a checkpoint. A kill in between leaves it where it was, or where it was to be."""
+    move(folder, target, last=_COMMITTED)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -74,6 +81,8 @@ def _unreadable(folder: Path) -> str | None:
     items = [folder / name for name in (*ITEMS, *FORMER_NAMES.values()) if (folder / name).is_dir()]
     if not {"params", "opt_state"} <= {item.name for item in items}:
         return "it lacks the parameters or the state of the optimizer"
+    if jax.process_count() > 1:  # Orbax reads in all processes at once, and this is one of them
+        return None
     for item in items:
         try:
             with ocp.StandardCheckpointer() as checkpointer:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from convnext_jax.errors import Failure, UserError
+from convnext_jax.errors import Failure, UserError, system_reason
 from convnext_jax.storage.cloud import is_cloud, modified_at
 from convnext_jax.storage.files import parse_json
 
@@ -88,6 +88,8 @@ class WorkdirLock:
 
     def _refusal(self, owner: dict[str, Any] | None) -> str:
         who = "another process" if owner is None else _name(owner)
+        if owner is not None and owner.get("host") != self._me["host"]:
+            who += f" (if that host is gone, its lock ends {SILENCE / 60:.0f} minutes after its last sign of life)"
         return f"{self._workdir} is in use by {who}; wait for it, stop it, or choose another --workdir"
 
     def _beat(self) -> None:
@@ -109,6 +111,7 @@ class _LockFile:
 
     def __init__(self, workdir: Path) -> None:
         self._workdir = workdir
+        self._locked = True
         self._file = (workdir / _FILE).open("a+", encoding="utf-8", errors="replace")
 
     def acquire(self) -> bool:
@@ -118,12 +121,13 @@ class _LockFile:
         except BlockingIOError:
             return False
         except OSError as error:  # a file system without locks; what is written in the file must do
-            log.warning("%s: locks do not work here (%s)", self._workdir, error.strerror)
+            log.warning("%s: locks do not work here (%s)", self._workdir, system_reason(error))
+            self._locked = False
         return True
 
     def is_dead(self, owner: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
-        """Returns whether an owner is known to have ended: one of this host would have the lock."""
-        return owner.get("host") == me["host"]
+        """Returns whether an owner is known to have ended: one of this host would have the lock, if there are locks."""
+        return owner.get("host") == me["host"] and (self._locked or not _is_other_process(owner, me))
 
     def read(self) -> str:
         """Returns what the file says."""
@@ -173,7 +177,7 @@ class _LockObject:
 
     def is_dead(self, owner: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
         """Returns whether an owner is known to have ended: a process of this host that is no more."""
-        return owner.get("host") == me["host"] and (owner == me or not _is_process(owner.get("pid")))
+        return owner.get("host") == me["host"] and not _is_other_process(owner, me)
 
     def read(self) -> str:
         """Returns what the object says, nothing if there is none."""
@@ -206,8 +210,18 @@ class _LockObject:
         """Does nothing."""
 
 
-def _is_process(pid: object) -> bool:
-    return isinstance(pid, int) and Path(f"/proc/{pid}").exists()
+def _is_other_process(owner: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
+    """Returns whether an owner, of this host, is a process that still runs, and not this one."""
+    pid = owner.get("pid")
+    if owner == me or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except PermissionError:  # it runs, as another user
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _parse(text: str) -> dict[str, Any] | None:

@@ -3,15 +3,16 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from convnext_jax.errors import UserError
+from convnext_jax.errors import UserError, system_reason
 from convnext_jax.storage.files import parse_json
 from convnext_jax.workdir.growing_file import GrowingFile
 from convnext_jax.workdir.tensorboard import EventFile
 
 Line = dict[str, float]
+EVALUATED_SPLITS = ("validation", "test")  # a run evaluates one of them while it trains
 # The figures of all tasks in words. Of a task's own the first is the one that it is judged by.
 LABELS = {
     "mean_iou": "mean IoU",
@@ -48,9 +49,16 @@ def read_metrics(path: Path) -> list[Line]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend that, or move it away") from error
+        raise UserError(f"{path} cannot be read ({system_reason(error)}); mend that, or move it away") from error
     # A power cut may leave a hole of zeros where a line was to come, and the next line follows it directly.
     return [line for text in content.replace(b"\0", b"\n").splitlines() if (line := _parse(text)) is not None]
+
+
+def evaluated_split(lines: Sequence[Line]) -> str | None:
+    """Returns the split that a run evaluated while it trained, ``validation`` or ``test``; None if none yet."""
+    return next(
+        (split for split in EVALUATED_SPLITS if any(figure_name(split, "loss") in line for line in lines)), None
+    )
 
 
 class MetricsWriter:
@@ -62,9 +70,10 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, first_step: int) -> None:
         path = workdir / "metrics.jsonl"
-        kept = [line for line in read_metrics(path) if line["step"] <= first_step]
+        before = read_metrics(path)
+        kept = [line for line in before if line["step"] <= first_step]
         self._lines = GrowingFile(path, b"".join(map(_text, kept)))
-        self._tensorboard = EventFile(workdir / "tensorboard", purge_step=first_step + 1 if kept else None)
+        self._tensorboard = EventFile(workdir / "tensorboard", purge_step=first_step + 1 if before else None)
         self._started = time.monotonic()
         self._seconds_before = kept[-1]["seconds"] if kept else 0.0
 

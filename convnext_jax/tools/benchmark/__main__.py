@@ -56,7 +56,7 @@ def main() -> None:
         # The memory is planned before LLVM begins, which takes most of the time on a CPU, and no program is run.
         quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
-    sharding = _start(arguments.backend)
+    sharding = _start(arguments.backend, experiment.run.fsdp)
 
     # These take seconds to import; a mistake above was answered without them.
     from convnext_jax.run.environment import describe_environment
@@ -116,7 +116,7 @@ def _extent_before_data(experiment: Experiment, arguments: argparse.Namespace) -
     return known
 
 
-def _start(backend: str | None) -> "Sharding":
+def _start(backend: str | None, fsdp: int) -> "Sharding":
     """Returns the devices as a training of the experiment has them."""
     import jax
 
@@ -126,7 +126,7 @@ def _start(backend: str | None) -> "Sharding":
     # The time of a compilation is wanted, not that of finding a program in the cache.
     jax.config.update("jax_enable_compilation_cache", False)
     start_jax(backend)
-    return Sharding(make_mesh())
+    return Sharding(make_mesh(fsdp=fsdp))
 
 
 if __name__ == "__main__":

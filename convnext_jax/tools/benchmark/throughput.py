@@ -29,6 +29,7 @@ from convnext_jax.tools.benchmark.programs import (
     step_part,
 )
 from convnext_jax.tools.benchmark.timing import Spread, flops_per_image, matmul_ceiling, matmul_sizes, say, time_calls
+from convnext_jax.train.step import MOST_STEPS
 
 
 def throughput(
@@ -47,7 +48,7 @@ def throughput(
       extent: the data set's, if none is to be loaded; None loads the data.
       sharding: the devices.
       names: of the parts.
-      steps: most steps of a call; fewer if an epoch is split more evenly so.
+      steps: most steps of a call; fewer if an epoch is split more evenly so, and `MOST_STEPS` at most.
       repeats: timed calls of each part.
 
     Raises:
@@ -61,6 +62,7 @@ def throughput(
         extent = Extent(height, width, classes, examples, channels, mask_classes)
     assert extent is not None
     batch_size, dtype = experiment.run.batch_size, precision_of(experiment.model.dtype).compute
+    steps = min(steps, MOST_STEPS)
     if extent.train_examples and extent.train_examples >= batch_size:
         steps = call_length(0, extent.train_examples // batch_size, steps)
     seen = seen_extent(experiment, extent)

@@ -81,7 +81,7 @@ def _cycles(plan: dict[str, Any]) -> str:
     rows = [("modeled cycles of a step", "M", "share")]
     rows += [(kind, f"{cycles / 1e6:.2f}", f"{cycles / total:.0%}") for kind, cycles in plan["cycles_by_kind"].items()]
     rows.append(("total", f"{total / 1e6:.2f}", ""))
-    dear = [("the dearest", "kind", "value", "", "M")]
+    dear = [("most expensive", "kind", "value", "", "M")]
     dear += [
         (
             each["place"],
