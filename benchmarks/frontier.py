@@ -18,6 +18,7 @@ from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_file
 
 METRIC = "test/top1"
+_MARKERS = "osD^"  # the next one where the colors begin again
 
 
 class Run(NamedTuple):
@@ -75,8 +76,9 @@ def frontier_chart(runs: list[Run]) -> Figure:
     axes, colors = figure.subplots(), light_series()
     for number, run in enumerate(runs):
         color, percent = colors[number % len(colors)], [100 * accuracy for accuracy in run.accuracies]
+        marker = _MARKERS[number // len(colors) % len(_MARKERS)]
         axes.plot(run.minutes, percent, "-", color=color, linewidth=1)
-        axes.plot(run.minutes[-1:], percent[-1:], "o", color=color, label=f"{run.label}: {percent[-1]:.1f}%")
+        axes.plot(run.minutes[-1:], percent[-1:], marker, color=color, label=f"{run.label}: {percent[-1]:.1f}%")
     axes.set_xlabel("minutes of the run, evaluations included")
     axes.set_ylabel("top-1 accuracy, test split (%)")
     axes.grid(alpha=0.3)

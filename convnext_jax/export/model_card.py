@@ -57,7 +57,7 @@ def _front_matter(network: OpenedClassifier, form: str, title: str, figures: dic
     """Returns the fields that the Hub reads. JSON is YAML too, and quotes what has to be quoted."""
     fields: dict[str, Any] = {
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "convnext_jax", form],
+        "tags": list(dict.fromkeys(["image-classification", "convnext_jax", form])),
     }
     if form in _LIBRARIES:
         fields["library_name"] = form
@@ -136,7 +136,7 @@ def _input_text(network: OpenedClassifier, form: str) -> str:
     if height == width:
         pixels += f". The shorter side is resized to {height} and the center is cropped"
     inside = form in ("onnx", "onnx_int8", "stablehlo")
-    if side is not None and not inside:
+    if side is not None and (side, side) != (height, width) and not inside:
         pixels += f"; the network is then given {side}x{side} pixels"
     if inside:
         return f"{pixels}. The input is uint8 [B,{height},{width},{channels}]; the normalization is in the program."
