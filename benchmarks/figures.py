@@ -121,6 +121,7 @@ _SURVEYED = (
     "efficientnet_b0",
 )
 _SURVEYED_LATER = (
+    "vgg16_bn_small",
     "cct_7_3x2",
     "densenet121",
     "alexnet_small_stem",
