@@ -479,6 +479,25 @@ FIGURES: list[Figure] = [
     ),
     *_rows(
         "docs/papers.md",
+        "| {row} | {:.1%} ± {:.1%} |",
+        "multiscale_parts_epyc_avx512.json",
+        {"ConvNeXt's block and 4x4 patches": "0", "the paper's block, LSTM and stem": "1"},
+        ["points > {key} > figures > validation/top1", "points > {key} > std > validation/top1"],
+    ),
+    *_rows(
+        "docs/papers.md",
+        "| {row} | {:.1%} ± {:.1%} |",
+        "course_report_parts_epyc_avx512.json",
+        {
+            "LayerNorm, depthwise 7x7": "3",
+            "BatchNorm, depthwise 7x7": "1",
+            "LayerNorm, depthwise 3x3": "0",
+            "LayerNorm, dense 3x3": "2",
+        },
+        ["points > {key} > figures > validation/top1", "points > {key} > std > validation/top1"],
+    ),
+    *_rows(
+        "docs/papers.md",
         "| `{row}` | {:.1%} | {:.1%} | {:.3f} |",
         "road_6epochs_h200.json",
         dict(zip(_ROAD, _ROAD, strict=True)),

@@ -4,7 +4,7 @@
 
 The network is that of configs/cifar100_cpu.py with ConvNeXt's stem of 4x4 patches. It trains for four epochs of nine
 tenths of CIFAR-100's training images and is evaluated on the other tenth, with three seeds. The letters are those of
-configs/papers/multiscale.py.
+configs/papers/multiscale.py. docs/papers.md has the results of the first two.
 """
 
 BASE = "configs/cifar100_cpu.py"
