@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from convnext_jax.evaluate.selected import AnyEvaluation, same_examples
+from convnext_jax.evaluate.seeds import group_by_seed
+from convnext_jax.evaluate.selected import AnyEvaluation, Selection, same_examples
 from convnext_jax.evaluate.uncertainty import difference_of_means
 from convnext_jax.workdir.claim import identity
 
@@ -30,32 +31,22 @@ def group_seeds(evaluations: Sequence[AnyEvaluation]) -> list[Group]:
     A second run of the same seed is no further sample of the training, so it begins a group of its own. Of what is
     there twice, the first counts.
     """
-    groups: list[tuple[tuple[Any, ...], list[AnyEvaluation]]] = []
-    seen: set[tuple[Any, ...]] = set()
+    once: dict[tuple[str, Selection], AnyEvaluation] = {}
     for each in evaluations:
-        same = (os.path.normpath(each.run.workdir), each.selection)
-        if same in seen:
-            continue
-        seen.add(same)
-        settings = {name: value for name, value in identity(each.run.experiment).items() if name != "run.seed"}
-        key = (repr(sorted(settings.items())), each.selection)
-        for other, members in groups:
-            if other == key and _seed(each) not in map(_seed, members):
-                members.append(each)
-                break
-        else:
-            groups.append((key, [each]))
+        once.setdefault((os.path.normpath(each.run.workdir), each.selection), each)
+    groups = group_by_seed(once.values(), _all_but_the_seed, lambda each: each.run.experiment.run.seed)
     several_ways = len({each.selection.weights for each in evaluations}) > 1
     several_steps = len({each.selection.step for each in evaluations}) > 1
-    names = [_name(members, several_ways, several_steps) for _, members in groups]
+    names = [_name(members, several_ways, several_steps) for members in groups]
     # Two groups of seeds in one folder are called by their first seeds.
-    full = [_name(members, several_ways, several_steps, of_first=True) for _, members in groups]
+    full = [_name(members, several_ways, several_steps, of_first=True) for members in groups]
     names = [name if names.count(name) == 1 else longer for name, longer in zip(names, full, strict=True)]
-    return [Group(name, tuple(members)) for name, (_, members) in zip(names, groups, strict=True)]
+    return [Group(name, tuple(members)) for name, members in zip(names, groups, strict=True)]
 
 
-def _seed(evaluation: AnyEvaluation) -> int:
-    return evaluation.run.experiment.run.seed
+def _all_but_the_seed(evaluation: AnyEvaluation) -> tuple[dict[str, Any], Selection]:
+    settings = identity(evaluation.run.experiment)
+    return {name: value for name, value in settings.items() if name != "run.seed"}, evaluation.selection
 
 
 def _name(members: Sequence[AnyEvaluation], with_weights: bool, with_step: bool, *, of_first: bool = False) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from convnext_jax.config import Experiment
 from convnext_jax.errors import UserError
+from convnext_jax.evaluate.seeds import group_by_seed
 from convnext_jax.report.group_names import group_names
 from convnext_jax.workdir.claim import has_begun, identity, read_experiment, seed_runs
 from convnext_jax.workdir.dataset_record import DatasetRecord
@@ -165,20 +166,8 @@ def _read_run(workdir: Path, expected: Experiment) -> Run | None:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Returns the runs in groups, in the order of their first ones.
-
-    A second run of the same seed is no further sample of the training, so it begins a group of its own.
-    """
-    found: list[tuple[tuple[Examples, dict[str, Any]], list[Run]]] = []
-    for run in runs:
-        key = run.examples, _settings(run.experiment)
-        for other, group in found:
-            if other == key and run.seed not in {each.seed for each in group}:
-                group.append(run)
-                break
-        else:
-            found.append((key, [run]))
-    groups = [group for _, group in found]
+    """Returns the runs in groups, in the order of their first ones; see `group_by_seed`."""
+    groups = group_by_seed(runs, lambda run: (run.examples, _settings(run.experiment)), lambda run: run.seed)
     names = group_names([[run.workdir for run in group] for group in groups])
     return [Group(name, sorted(group, key=lambda run: run.seed)) for name, group in zip(names, groups, strict=True)]
 
