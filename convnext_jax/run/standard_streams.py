@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 
-from convnext_jax.errors import EXIT_FAILURE
+from convnext_jax.errors import EXIT_FAILURE, system_reason
 
 EXIT_READER_GONE = 128 + signal.SIGPIPE
 
@@ -54,7 +54,7 @@ def finish_streams(status: int) -> int:
             if isinstance(error, BrokenPipeError):
                 status = status or EXIT_READER_GONE
             else:
-                print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
+                print(f"error: the output cannot be written ({system_reason(error)})", file=sys.stderr)
                 status = status or EXIT_FAILURE
     return status
 
