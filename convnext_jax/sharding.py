@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from convnext_jax.errors import UserError
@@ -19,7 +20,8 @@ def make_mesh(devices: Sequence[Any] | None = None, *, fsdp: int = 1) -> Mesh:
     """Returns the mesh of the devices, with the axes ``data`` and ``fsdp``.
 
     A batch is split over both axes, the state of the training over ``fsdp``. Neighbors, which a TPU and a host with
-    several GPUs connect best, are on the axis ``fsdp``. Both axes are of type Auto: XLA propagates shardings through
+    several GPUs connect best, are on the axis ``fsdp``. Of several slices of TPUs, or hosts with GPUs, each has copies
+    of the state of its own if ``fsdp`` divides their size. Both axes are of type Auto: XLA propagates shardings through
     the step from the few that are named here.
 
     Args:
@@ -36,8 +38,26 @@ def make_mesh(devices: Sequence[Any] | None = None, *, fsdp: int = 1) -> Mesh:
             f"config.run.fsdp={fsdp} does not divide the number of devices, {len(devices)};"
             f" choose from {', '.join(divisors)}"
         )
-    shape = (len(devices) // fsdp, fsdp)
-    return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return Mesh(_arranged(devices, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def _arranged(devices: Sequence[Any], fsdp: int) -> np.ndarray:
+    """Returns the devices as [len(devices) // fsdp, fsdp].
+
+    `jax.make_mesh` refuses several slices, and what would split an axis of a TPU's torus.
+    """
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    parts = [part for _, part in sorted(slices.items())]
+    if any(len(part) % fsdp for part in parts):
+        return np.array([device for part in parts for device in part]).reshape(-1, fsdp)
+    return np.concatenate(
+        [
+            mesh_utils.create_device_mesh((len(part) // fsdp, fsdp), part, allow_split_physical_axes=True)
+            for part in parts
+        ]
+    )
 
 
 @dataclasses.dataclass(frozen=True)

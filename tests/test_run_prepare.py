@@ -1,5 +1,6 @@
 """A run made ready: what is refused before anything is compiled, and what a run starts from."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from convnext_jax.models.airbench import AirbenchArchitecture
 from convnext_jax.models.convnext import ConvNeXtArchitecture
 from convnext_jax.models.interface import Architecture, BuildOptions, Model
 from convnext_jax.models.weights import ModelFolder
+from convnext_jax.run.peers import Peers
 from convnext_jax.run.prepare import (
     check_against_data,
     check_without_data,
@@ -187,8 +189,8 @@ def test_so_does_a_start_that_goes_on(
 # --- weights to start from
 
 
-def write_weights(directory: Path, num_classes: int = 4) -> Any:
-    params = split_model(tiny_model(seed=9))[1]
+def write_weights(directory: Path, num_classes: int = 4, seed: int = 9) -> Any:
+    params = split_model(tiny_model(seed=seed))[1]
     params["head"] = {"kernel": np.ones((16, num_classes), np.float32), "bias": np.ones(num_classes, np.float32)}
     params = jax.tree.map(np.asarray, params)
     names = tuple(map(str, range(num_classes)))
@@ -221,6 +223,48 @@ def test_a_run_starts_from_weights_and_needs_them_once(
         params["head"] = split_model(tiny_model())[1]["head"]
     for ours, theirs in zip(*map(jax.tree.leaves, (trained, params)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+class OneOfTwo(Peers):
+    """One of two processes, the second of which hears what the first has said."""
+
+    count = 2
+
+    def __init__(self, index: int, said: list[Any]) -> None:
+        self.index, self._said = index, said
+
+    def gather(self, value: Any) -> list[Any]:
+        if self.index == 0:
+            self._said.append(value)
+            return [value, value]
+        return [self._said.pop(0), value]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_weights_that_differ_between_hosts_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], same: bool
+):
+    said: list[Any] = []
+    message = r"differ: the weights in config\.model\.init_from=weights: '\w{64}' in process 0, '\w{64}' in process 1$"
+    for index, seed in enumerate((9, 9 if same else 8)):
+        host = tmp_path / str(index)
+        host.mkdir()
+        monkeypatch.chdir(host)
+        write_weights(Path("weights"), seed=seed)
+        refused = pytest.raises(UserError, match=message) if index == 1 and not same else contextlib.nullcontext()
+        mesh, peers = make_mesh(jax.devices()[:1]), OneOfTwo(index, said)
+        with (
+            refused,
+            prepare(
+                starting_from(Path("weights")),
+                Path("run"),
+                mesh,
+                compiler=Waiting(capsys),
+                peers=peers,
+                dataset=DATASET,
+            ),
+        ):
+            assert index == 0 or not said, "both said the same things in the same order"
 
 
 def test_weights_that_do_not_fit_are_refused_and_nothing_has_begun(tmp_path: Path):

@@ -48,17 +48,31 @@ def free_ports() -> int:
     raise AssertionError("no two ports in a row are free")
 
 
+def ipv6_loopback() -> str:
+    """The loopback's address of IPv6, in brackets; that of IPv4 where there is no IPv6."""
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return "[::1]"
+    return "127.0.0.1"
+
+
 class Processes:
     """The processes of a run, started with the same command."""
 
-    def __init__(self, workdir: Path, *extra: Sequence[str], devices: int = 1, timeout: float = 60) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *extra: Sequence[str],
+        devices: int = 1,
+        timeout: float = 60,
+        address: str = "127.0.0.1",
+    ) -> None:
         self.workdir, port = workdir, free_ports()
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
         self.processes = []
         for index, own in enumerate(extra):
             command = [sys.executable, "train.py", "--config", "configs/digits.py", "--workdir", str(workdir)]
             if len(extra) > 1:
-                command += ["--coordinator", f"127.0.0.1:{port}", "--num_processes", str(len(extra))]
+                command += ["--coordinator", f"{address}:{port}", "--num_processes", str(len(extra))]
                 command += ["--process_id", str(index), "--coordinator_timeout", str(timeout)]
             self.processes.append(
                 subprocess.Popen(
@@ -136,7 +150,7 @@ def test_if_one_dies_the_other_ends_and_both_go_on(undisturbed: Path, tmp_path: 
 def test_a_signal_to_one_stops_all_and_another_number_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     # Streamed at first, where each process reads the examples of its own device.
     workdir, streamed = tmp_path / "run", ("--config.data.resident=never",)
-    started = Processes(workdir, streamed, streamed)
+    started = Processes(workdir, streamed, streamed, address=ipv6_loopback())
     started.wait_for_lines(2)
     started.processes[1].send_signal(signal.SIGTERM)
     ended = started.end()
@@ -162,6 +176,44 @@ def test_a_mistake_ends_all_with_the_same_words(tmp_path: Path) -> None:
         assert status == 2, errors
         assert "config.optim.learning_rate: 0.002 in process 0, 0.5 in process 1" in errors
     assert not (tmp_path / "run").exists()
+
+
+TWO_SAVES = """
+import sys, time
+from pathlib import Path
+import jax, numpy as np
+from convnext_jax.sharding import Sharding, make_mesh, put
+from convnext_jax.workdir.checkpoints import Checkpoints
+
+port, index, folder = sys.argv[1:]
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(index))
+ones = put({"kernel": np.ones(3, np.float32)}, Sharding(make_mesh()).replicated)
+with Checkpoints(Path(folder)) as checkpoints:
+    checkpoints.save(1, {"params": ones, "opt_state": ones})
+    checkpoints.wait()
+    time.sleep(0.5 * int(index))
+    for step in (1, 2):
+        checkpoints.save(step, {"params": ones, "opt_state": ones}, {"test/top1": 0.5})
+    assert checkpoints.metrics(1) == {"test/top1": 0.5}
+"""
+
+
+def test_one_of_several_that_is_late_adds_figures_to_a_checkpoint_as_all_do(tmp_path: Path) -> None:
+    environment, port = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}, str(free_ports())
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_SAVES, port, str(index), str(tmp_path / "checkpoints")],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in started:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, errors
 
 
 VERSIONS = {"jax": "1"}

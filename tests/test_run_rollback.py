@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,11 @@ class Poisoned(StepCompiler):
 
     at: int = 10
     left: int
+    held: ClassVar[list[int]] = []  # images on the devices when each start begins to compile
+
+    def begin(self, *asked: Any) -> None:
+        type(self).held.append(sum(array.size for array in jax.live_arrays() if array.dtype == jnp.uint8))
+        super().begin(*asked)
 
     def wait_for(self, size: int | None) -> Any:
         compiled = super().wait_for(size)
@@ -48,7 +53,7 @@ class Poisoned(StepCompiler):
 
 
 def train(workdir: Path, monkeypatch: pytest.MonkeyPatch, times: int, **run: Any) -> dict[str, Any]:
-    Poisoned.left = times
+    Poisoned.left, Poisoned.held = times, []
     monkeypatch.setattr("convnext_jax.run.prepare.StepCompiler", Poisoned)  # that of a run that was taken back
     experiment = dataclasses.replace(BASE, run=dataclasses.replace(BASE.run, **run))
     with Poisoned() as compiler:
@@ -94,6 +99,7 @@ def test_a_run_that_diverges_too_often_stops(tmp_path: Path, monkeypatch: pytest
         train(tmp_path, monkeypatch, times=3)
     assert len(json.loads((tmp_path / "rollbacks.json").read_text())["rollbacks"]) == 2
     last_params(BASE, tmp_path)
+    assert len(Poisoned.held) == 3 and len(set(Poisoned.held)) == 1, "the data are on the devices once"
 
 
 def test_a_run_that_stopped_can_be_taken_back_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

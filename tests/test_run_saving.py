@@ -131,6 +131,13 @@ def test_a_run_that_ends_on_a_full_disk_fails_and_can_be_finished(small_disk: Pa
     assert without_clocks(small_disk / "run") == without_clocks(undisturbed)
 
 
+def test_a_last_state_that_is_saved_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved = tmp_path / "checkpoints" / "20"
+    monkeypatch.setattr(saving, "free_bytes", lambda folder: 0 if saved.exists() else None)
+    run(EXPERIMENT, tmp_path)
+    assert (tmp_path / "summary.json").exists()
+
+
 def test_a_folder_that_is_away_for_a_while_costs_nothing(
     tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -1,5 +1,8 @@
 """The mesh, how arrays lie on it, and batches that cannot be split."""
 
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +25,52 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused() -> None:
     message = r"config\.run\.fsdp=3 does not divide the number of devices, 8; choose from 1, 2, 4, 8"
     with pytest.raises(UserError, match=message):
         make_mesh(fsdp=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class StandIn:
+    """What arranging the devices of a TPU or of hosts with GPUs asks of a device that is not here."""
+
+    id: int
+    coords: tuple[int, int, int]
+    platform: str
+    device_kind: str
+    slice_index: int
+    process_index: int = 0
+    core_on_chip: int = 0
+
+
+def stand_ins(platform: str, kind: str, sides: tuple[int, int, int], slices: int = 1) -> list[StandIn]:
+    places = itertools.product(range(slices), *map(range, reversed(sides)))
+    return [StandIn(number, (x, y, z), platform, kind, part) for number, (part, z, y, x) in enumerate(places)]
+
+
+@pytest.mark.parametrize(("kind", "sides"), [("TPU v6 lite", (4, 4, 1)), ("TPU v4", (4, 4, 4)), ("TPU v5", (2, 2, 4))])
+@pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
+def test_any_part_of_a_torus_holds_a_copy_of_the_state(kind: str, sides: tuple[int, int, int], fsdp: int) -> None:
+    devices = stand_ins("tpu", kind, sides)
+    mesh = make_mesh(devices, fsdp=fsdp)
+    assert dict(mesh.shape) == {"data": len(devices) // fsdp, "fsdp": fsdp}
+    assert set(mesh.devices.flat) == set(devices)
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "sides"), [("gpu", "NVIDIA H100", (4, 1, 1)), ("tpu", "TPU v5 lite", (2, 2, 1))]
+)
+@pytest.mark.parametrize("fsdp", [1, 2, 4])
+def test_each_host_and_each_slice_has_copies_of_its_own(
+    platform: str, kind: str, sides: tuple[int, int, int], fsdp: int
+) -> None:
+    devices = stand_ins(platform, kind, sides, slices=3)
+    mesh = make_mesh(devices[::-1], fsdp=fsdp)
+    assert dict(mesh.shape) == {"data": 12 // fsdp, "fsdp": fsdp}
+    assert set(mesh.devices.flat) == set(devices)
+    assert all(len({device.slice_index for device in row}) == 1 for row in mesh.devices)
+
+
+def test_a_copy_of_the_state_may_be_spread_over_hosts() -> None:
+    devices = stand_ins("gpu", "NVIDIA H100", (2, 1, 1), slices=2)
+    assert make_mesh(devices, fsdp=4).devices.tolist() == [devices]
 
 
 def test_a_batch_is_split_and_all_else_is_whole_on_each_device() -> None:

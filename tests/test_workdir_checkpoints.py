@@ -52,6 +52,15 @@ def test_latest_and_best_are_kept(directory: Path):
         assert checkpoints.select("40") == 40
 
 
+def test_of_equals_the_earliest_is_the_best_and_stays_the_best(tmp_path: Path):
+    with Checkpoints(tmp_path, keep_latest=1, keep_best=2) as checkpoints:
+        for step, top1 in ((10, 0.8), (20, 0.9), (30, 0.9), (40, 0.9), (50, 0.1)):
+            checkpoints.save(step, items_at(step), figures(top1))
+            checkpoints.wait()
+            assert checkpoints.best_step() == min(step, 20)
+        assert checkpoints.steps() == [20, 30, 50]
+
+
 def test_a_folder_may_have_any_name_in_utf8_and_no_other(tmp_path: Path):
     folder = tmp_path / "my café ~ $HOME" / "checkpoints"
     with Checkpoints(folder) as checkpoints:

@@ -4,6 +4,7 @@ The arrays have this project's own names and layout, in a format that any tool r
 """
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,16 @@ class ModelFolder:
     image_size: tuple[int, int] | None = None
     network_size: int | None = None
     verified: bool = dataclasses.field(default=True, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all arrays and their names, the same for the same weights however they were written."""
+        digest = hashlib.sha256()
+        for tree in (self.params, self.batch_stats):
+            for path, array in sorted(flat(tree).items()):
+                digest.update(f"{path} {array.dtype} {array.shape} ".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def write(
         self, directory: Path, *, beside: Mapping[str, Mapping[str, Any]] | None = None, dtype: str = "float32"

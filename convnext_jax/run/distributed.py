@@ -53,7 +53,8 @@ def _join_by_flags(flags: ProcessFlags) -> Peers:
         peers = gather_at_lead(listening, count, _versions(), flags.timeout)
     else:
         peers = join_lead([flags.host], flags.port, index, count, _versions(), flags.timeout)
-    jax.distributed.initialize(f"{flags.host}:{flags.port + 1}", count, index, initialization_timeout=120)
+    host = f"[{flags.host}]" if ":" in flags.host else flags.host  # an address of IPv6
+    jax.distributed.initialize(f"{host}:{flags.port + 1}", count, index, initialization_timeout=120)
     return peers
 
 

@@ -233,8 +233,11 @@ def _prepare(
         record = DatasetRecord.of(dataset)
         if begun:
             check_same_data(workdir, record)
+        digest = None
         if weights is not None and not begun:
             _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
+            digest = ModelFolder.read(weights).digest if peers.count > 1 else None
+    peers.check_same({f"the weights in config.model.init_from={init_from}": digest})
     peers.check_same({f"the {name} split": dataclasses.asdict(split) for name, split in record.splits.items()})
     if not told:
         output.say(dataset.describe())

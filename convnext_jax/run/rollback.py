@@ -32,13 +32,24 @@ def train_to_the_end(
     """
     while True:
         try:
-            with prepare(
-                experiment, workdir, mesh, compiler=compiler, peers=peers, dataset=dataset, extend=extend
-            ) as run:
-                return train(run)
+            return _train(experiment, workdir, mesh, compiler, peers, dataset, extend)
         except Diverged as diverged:
             if not peers.of_lead(peers.lead and _roll_back(experiment, Output(workdir), diverged)):
                 raise
+
+
+def _train(
+    experiment: Experiment,
+    workdir: Path,
+    mesh: Mesh,
+    compiler: StepCompiler,
+    peers: Peers,
+    dataset: Dataset | None,
+    extend: bool,
+) -> dict[str, Any]:
+    # A function of its own, so that no name holds the data of a run on the devices while the next is prepared.
+    with prepare(experiment, workdir, mesh, compiler=compiler, peers=peers, dataset=dataset, extend=extend) as run:
+        return train(run)
 
 
 def _roll_back(experiment: Experiment, output: Output, diverged: Diverged) -> bool:

@@ -64,7 +64,8 @@ def accumulated_gradient(
     """Returns the gradient from equal parts of the batch, one after another, with the activations of one in memory.
 
     It equals that of the whole batch up to rounding, except for drop path and dropout, whose masks are drawn for each
-    part, and for BatchNorm, which normalizes each part by itself. The running statistics are updated once, by the means
+    part, for BatchNorm, which normalizes each part by itself, and for a loss that is no mean over images, which is
+    taken over each part. The running statistics are updated once, by the means
     over the parts.
 
     Args:

@@ -6,8 +6,9 @@ A checkpoint holds named items, each a tree of arrays: ``params``, ``opt_state``
 
 import contextlib
 import functools
+import heapq
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +38,20 @@ class _LatestEvaluated(policies.PreservationPolicy):
         self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
     ) -> Sequence[bool]:
         kept = [info.step for info in checkpoints if info.metrics][-self._count :]
+        return [info.step in kept for info in checkpoints]
+
+
+class _Best(policies.PreservationPolicy):
+    """Keeps the best checkpoints. Of equals Orbax's own policy keeps the latest, this one the earliest."""
+
+    def __init__(self, score: Callable[[Any], float], count: int) -> None:
+        self._score, self._count = score, count
+
+    def should_preserve(
+        self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
+    ) -> Sequence[bool]:
+        scored = [(self._score(info.metrics), -info.step) for info in checkpoints if info.metrics]
+        kept = {-step for _, step in heapq.nlargest(self._count, scored)}
         return [info.step in kept for info in checkpoints]
 
 
@@ -88,7 +103,7 @@ class Checkpoints:
                 policies.LatestN(1),
                 _LatestEvaluated(keep_latest),
                 _LatestUpTo(-1 if keep_before is None else keep_before),
-                policies.BestN(get_metric_fn=best.score, n=keep_best, keep_checkpoints_without_metrics=False),
+                _Best(best.score, keep_best),
             ]
         )
         options = ocp.CheckpointManagerOptions(
@@ -121,7 +136,7 @@ class Checkpoints:
           metrics: figures of this state. Without them it cannot become the best.
         """
         if step in self._manager.all_steps():
-            if metrics is not None and not self.metrics(step):
+            if metrics is not None:
                 self._add_metrics(step, metrics)
             return
         # Orbax writes no empty tree.
@@ -132,7 +147,8 @@ class Checkpoints:
 
     def _add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        # Process 0 alone looks: another might see what it has written by then, and not wait for it.
+        if jax.process_index() == 0 and not self.metrics(step):
             folder = self._directory / str(step)
             verified = has_checksums(folder)
             (folder / METRICS).mkdir(exist_ok=True)
