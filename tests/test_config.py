@@ -397,6 +397,14 @@ def test_the_command_line_takes_back_what_may_be_left_out(tmp_path: Path, value:
     assert fields(clip, "0.5", f"{size}=8", f"{clip}={value}", f"{size}={value}") == (None, None, 0)
 
 
+def test_of_a_tuple_that_is_given_twice_the_last_one_counts(config_file: str):
+    decay, depths = "--config.optim.decay_epochs", "--config.model.depths"
+    overrides = ["--config.optim.schedule=step", f"{decay}=10", depths, "(2,2,6,2)"]
+    experiment = load_experiment(config_file, [*overrides, f"{decay}=20,25", depths, "(1,1,2,1)"])
+    assert experiment.optim.decay_epochs == (20, 25)
+    assert experiment.model.architecture.depths == (1, 1, 2, 1)  # type: ignore[attr-defined]
+
+
 def test_a_model_of_the_same_family_keeps_what_the_file_says_of_it(config_file: str):
     model = load_experiment(config_file, ["--config.model.name=convnextv2_nano"]).model
     assert model.architecture == dataclasses.replace(MODELS["convnextv2_nano"], stem="patch2", kernel_size=5)

@@ -4,6 +4,7 @@ import dataclasses
 import html.parser
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from convnext_jax.evaluate.offline import Selection, evaluate_workdir
 from convnext_jax.run.loop import train
 from convnext_jax.run.prepare import prepare
 from convnext_jax.sharding import make_mesh
+from convnext_jax.tools.evaluate import main
 from convnext_jax.train.compiler import StepCompiler
 
 DIGITS = DataConfig(name="digits", validation_fraction=0.1)
@@ -137,6 +139,15 @@ def test_different_models_are_compared_on_the_same_examples(runs: Path, tmp_path
     assert "give --output" not in shown
     evaluate("--workdir", runs / "a0", runs / "b")
     assert not (runs / "a0" / "report.html").exists(), "which of the two would it belong to?"
+
+
+def test_groups_that_cannot_be_compared_are_named(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--workdir", *(str(runs / name) for name in ("a0", "a1", "b"))])
+    main()
+    reason = "one has several seeds and the other one seed"
+    assert f"{runs / 'b'} is not compared with {runs / 'a0'} (2 seeds): {reason}\n" in capsys.readouterr().err
 
 
 def test_views_of_an_image_are_named_with_every_figure(runs: Path, tmp_path: Path, evaluate: Callable[..., str]):

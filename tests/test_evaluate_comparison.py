@@ -11,7 +11,7 @@ from scipy.stats import t
 from tiny import tiny_experiment
 
 from convnext_jax.data.dataset import Split
-from convnext_jax.evaluate.comparison import Group, compare, group_seeds
+from convnext_jax.evaluate.comparison import Group, compare, group_seeds, why_not_compared
 from convnext_jax.evaluate.offline import Evaluation, Selection
 
 LABELS = np.zeros(1000, np.int32)
@@ -93,3 +93,18 @@ def test_one_seed_against_several_and_other_data_are_not_compared():
     assert compare(group("a", 0.7), group("b", 0.7, 0.8)) is None
     assert compare(group("a", 0.7), group("b", 0.8, data="cifar10")) is None
     assert compare(group("a", 0.7), group("b", 0.8)) is not None
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (group("b", 0.7), "one has several seeds and the other one seed"),
+        (group("b", 0.7, 0.7), "the seeds of neither vary"),
+        (group("b", 0.8, 0.8, data="cifar10"), "they were evaluated on different examples"),
+        (group("b", 0.8, 0.9), None),
+    ],
+)
+def test_it_is_said_why_two_are_not_compared(other: Group, reason: str | None):
+    first = group("a", 0.7, 0.7)
+    assert why_not_compared(first, other) == reason
+    assert (compare(first, other) is None) == (reason is not None)

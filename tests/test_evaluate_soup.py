@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,20 @@ def refuse(workdir: Path, message: str, **names: Any) -> None:
         make_soup(workdir, **({"last": 3} | names))
 
 
-def test_checkpoints_that_are_not_there_are_refused(workdir: Path, tmp_path: Path):
-    remedy = r"train with --config\.run\.keep_latest={}, or take fewer"
+def test_checkpoints_that_are_not_there_are_refused(workdir: Path):
+    remedy = r"train with --config\.run\.keep_latest=4, or take fewer$"
     # The fourth is there by chance: what is kept beyond keep_latest may be the best of long ago.
-    refuse(workdir, r"--last 4: .* has 4 evaluated checkpoints and keeps the latest 3; " + remedy.format(4), last=4)
-    many = write_run(tmp_path, tiny_experiment(keep_latest=9))
-    refuse(many, r"--last 6: .* has 4 evaluated checkpoints and keeps the latest 9; " + remedy.format(6), last=6)
+    refuse(workdir, r"--last 4: .* has 4 evaluated checkpoints and keeps the latest 3; " + remedy, last=4)
+
+
+def test_too_few_evaluations_are_not_blamed_on_what_is_kept(tmp_path: Path):
+    found = r"--last 6: .* has 4 evaluated checkpoints and keeps the latest 9; "
+    for every, remedy in ((2, r"a lower config\.run\.eval_every_epochs"), (1, r"more config\.run\.epochs")):
+        run = write_run(tmp_path / str(every), tiny_experiment(keep_latest=9, eval_every_epochs=every))
+        refuse(run, f"{found}train with {remedy}, or take fewer$", last=6)
+    for step in STEPS[1:]:
+        shutil.rmtree(tmp_path / "2" / "checkpoints" / str(step))
+    refuse(tmp_path / "2", r"has 1 evaluated checkpoint and keeps .* config\.run\.eval_every_epochs$", last=2)
 
 
 def test_batch_norm_is_refused(tmp_path: Path):

@@ -22,10 +22,12 @@ from tiny_run import run_model, write_run
 
 import convnext_jax
 from convnext_jax import data
+from convnext_jax.config import TaskConfig
 from convnext_jax.errors import UserError
 from convnext_jax.evaluate.opened_classifier import OpenedClassifier, open_classifier
 from convnext_jax.export.folder import write_export
 from convnext_jax.export.one_platform import for_one_platform
+from convnext_jax.export.onnx_model import run_onnx
 from convnext_jax.export.pytorch_models import pytorch_model
 from convnext_jax.models import create_model, merge_model, split_model
 from convnext_jax.models.interface import Architecture
@@ -33,6 +35,7 @@ from convnext_jax.models.parameters import flat
 from convnext_jax.models.table import MODELS
 from convnext_jax.models.torch_import import import_state_dict
 from convnext_jax.ops.convolution import plain_convolutions
+from convnext_jax.tools.export import main
 from convnext_jax.workdir.dataset_record import DatasetRecord
 
 IMAGES = photographs(16, 16)  # the size of the training
@@ -103,6 +106,7 @@ def test_transformers_is_told_what_the_network_is(network: OpenedClassifier, tmp
     assert config["layer_norm_eps"] == 1e-6  # the default of its last norm is another
     preprocessing = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
     assert preprocessing["size"] == {"shortest_edge": 16} and preprocessing["crop_pct"] == 1.0
+    assert preprocessing["resample"] == Image.Resampling.BICUBIC  # as data.decode does
     assert preprocessing["image_mean"] == list(network.preprocess.mean)
     state = load_file(tmp_path / "out" / "model.safetensors")
     outside = [name for name in state if not name.startswith("convnext.")]
@@ -113,6 +117,7 @@ def test_a_stem_that_a_library_does_not_have_is_replaced_in_the_code(network: Op
     fine = pytorch_model(with_architecture(network, "convnext_tiny"), "timm")
     assert fine.code.splitlines()[2] == 'model = timm.create_model("local-dir:.", pretrained=True)'
     assert fine.files["config.json"]["model_args"]["patch_size"] == 4
+    assert fine.files["config.json"]["pretrained_cfg"]["interpolation"] == "bicubic"
     for stem, line in {
         "conv3x3_s1": "model.stem[0] = torch.nn.Conv2d(3, 96, 3, stride=1, padding=1)",
         "patch2": "model.stem[0] = torch.nn.Conv2d(3, 96, 2, stride=2)",  # timm would halve the map once more
@@ -196,6 +201,9 @@ def test_a_folder_of_weights_knows_both_sizes_of_the_images(tmp_path: Path):
     ours, found = (convnext_jax.load(folder).predict(pictures) for folder in (run, tmp_path / "weights"))
     np.testing.assert_allclose(found, ours, rtol=1e-5)
     assert np.abs(convnext_jax.load(tmp_path / "weights", image_size=16).predict(pictures) - ours).max() > 1e-3
+    write_export(open_classifier(run), "timm", tmp_path / "timm")
+    card = (tmp_path / "timm" / "README.md").read_text()
+    assert "these are then resized to 32x32 (bilinear). The library's own transform goes to 32x32 at once" in card
 
 
 # --- programs
@@ -270,6 +278,15 @@ def test_onnx_runtime_gives_the_same_answers(network: OpenedClassifier, workdir:
     assert json.loads((tmp_path / "out" / "classes.json").read_text())["classes"] == list(network.classes)
 
 
+def test_a_network_that_enlarges_its_images_does_so_in_onnx_for_any_batch(tmp_path: Path):
+    run = write_run(tmp_path / "run", tiny_experiment(SMALL, image_sizes=(16, 32)), architecture=SMALL)
+    network = open_classifier(run)
+    write_export(network, "onnx", tmp_path / "out")
+    found = run_onnx(tmp_path / "out" / "model.onnx")
+    np.testing.assert_allclose(found(IMAGES), logits(network, IMAGES), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found(IMAGES[:1]), found(IMAGES)[:1], rtol=0, atol=1e-5)
+
+
 def test_eight_bits_are_measured_on_the_test_split(tmp_path: Path):
     train = [sys.executable, "train.py", "--config", "configs/digits.py", "--workdir", str(tmp_path / "run")]
     small = ("depths=(1,1,1,1)", "dims=(8,8,8,8)")
@@ -293,6 +310,24 @@ def test_eight_bits_are_calibrated_at_the_size_of_the_training(workdir: Path, tm
     monkeypatch.setattr(data, "load", lambda config: tiny_dataset())
     with pytest.raises(UserError, match="on the images of the training, of 16x16 pixels; leave --image_size out"):
         write_export(open_classifier(workdir, image_size=32), "onnx_int8", tmp_path / "out")
+
+
+def test_eight_bits_of_other_data_are_refused_without_an_option_that_only_evaluation_has(
+    network: OpenedClassifier, tmp_path: Path, monkeypatch: Any
+):
+    monkeypatch.setattr(data, "load", lambda config: tiny_dataset(train=44))
+    with pytest.raises(UserError, match="give the right --data_dir$"):
+        write_export(network, "onnx_int8", tmp_path / "out")
+
+
+def test_a_network_that_predicts_masks_cannot_be_exported(tmp_path: Path, monkeypatch: Any):
+    experiment = dataclasses.replace(tiny_experiment(), task=TaskConfig(name="segmentation"))
+    record = dataclasses.replace(DatasetRecord.of(tiny_dataset()), mask_names=("dark", "bright"))
+    write_run(tmp_path / "run", experiment, record=record)
+    arguments = ["--workdir", tmp_path / "run", "--format", "onnx", "--output", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    with pytest.raises(UserError, match=r"predicts masks \(config\.task\.name=segmentation\): .*cannot be exported"):
+        main()
 
 
 def test_eight_bits_need_the_data_of_a_run(network: OpenedClassifier, tmp_path: Path):

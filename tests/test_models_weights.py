@@ -1,7 +1,9 @@
 """Folders of weights: what they keep, and how a network starts from them."""
 
 import dataclasses
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -98,7 +100,7 @@ def test_a_damaged_folder_is_refused_with_the_file_and_the_remedy(weights: Path,
     (weights / name).write_bytes(content)
     named = r"checksums\.json|missing|has other content" if name == "checksums.json" else f"{name} has other content"
     with pytest.raises(
-        UserError, match=rf"weights in {weights} are damaged \(.*({named}).*import_torch .* --output DIR"
+        UserError, match=rf"weights in {weights} are damaged \(.*({named}).*tools\.export .* --output DIR, with"
     ):
         ModelFolder.read(weights)
 
@@ -109,6 +111,39 @@ def test_a_missing_file_is_said_to_be_missing(weights: Path) -> None:
         ModelFolder.read(weights)
     with pytest.raises(UserError, match=r"absent holds no weights to start from .*import_torch"):
         ModelFolder.read(weights.parent / "absent")
+
+
+def test_a_workdir_is_not_a_folder_of_weights_and_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"is a workdir, .*tools\.export --workdir .*/run --format convnext_jax"):
+        ModelFolder.read(tmp_path / "run")
+
+
+def test_who_may_read_the_description_may_read_the_weights(weights: Path) -> None:
+    modes = {path.name: path.stat().st_mode for path in weights.iterdir()}
+    assert modes["weights.safetensors"] == modes["model.json"]
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "weights.safetensors":  # the superuser may read anything
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"^\S+/weights\.safetensors cannot be read \(Permission denied\)"):
+        ModelFolder.read(weights)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match=r"out cannot be written \(No space left on device\); choose another --output"):
+        folder_of("resnet18", num_classes=5, **SMALL).write(tmp_path / "out")
 
 
 def test_a_folder_without_checksums_is_used_and_called_unverified(

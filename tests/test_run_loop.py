@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -18,8 +19,10 @@ import numpy as np
 import pytest
 from networks import RESNET
 from tiny import tiny_dataset, tiny_experiment
+from tiny_run import write_run
 
 from convnext_jax.config import Experiment, RunConfig
+from convnext_jax.errors import UserError
 from convnext_jax.run.loop import Stopped, train
 from convnext_jax.run.prepare import make_plan, prepare
 from convnext_jax.run.reporter import Diverged
@@ -141,6 +144,22 @@ def test_a_finished_run_is_not_run_again(whole: tuple[Path, dict[str, Any]]):
     before = (workdir / "metrics.jsonl").read_bytes()
     assert run(tiny_experiment(), workdir) == summary
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_finished_run_without_checkpoints_keeps_its_log(tmp_path: Path, damaged: bool):
+    workdir = write_run(tmp_path / "run")
+    (workdir / "summary.json").write_text("{}")
+    (workdir / "metrics.jsonl").write_text('{"step": 10, "epoch": 2.0, "seconds": 1.0}\n')
+    log = (workdir / "metrics.jsonl").read_bytes()
+    if damaged:
+        for folder in (workdir / "checkpoints").iterdir():
+            (folder / "_CHECKPOINT_METADATA").unlink()
+    else:
+        shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(UserError, match="the log of a finished run and no checkpoints: restore them, or choose anoth"):
+        run(tiny_experiment(), workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == log
 
 
 def test_a_device_that_keeps_the_host_until_its_steps_are_done_does_not_distort_their_rate(tmp_path: Path):

@@ -95,11 +95,15 @@ def test_a_state_from_which_the_next_step_diverges_is_not_gone_back_to(tmp_path:
 
 
 def test_a_run_that_diverges_too_often_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(Diverged, match="the test loss is nan at step 10"):
+    with pytest.raises(Diverged, match="the test loss is nan at step 10") as caught:
         train(tmp_path, monkeypatch, times=3)
+    assert "all of config.run.rollbacks=2 are used: " in str(caught.value)
+    assert "in another --workdir, or raise config.run.rollbacks; " in str(caught.value)
+    assert "on_divergence" not in str(caught.value), "it is set already"
     assert len(json.loads((tmp_path / "rollbacks.json").read_text())["rollbacks"]) == 2
     last_params(BASE, tmp_path)
     assert len(Poisoned.held) == 3 and len(set(Poisoned.held)) == 1, "the data are on the devices once"
+    assert len(train(tmp_path, monkeypatch, times=1, rollbacks=3)["rollbacks"]) == 3, "the remedy works"
 
 
 def test_a_run_that_stopped_can_be_taken_back_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -168,8 +168,11 @@ def test_evaluation_covers_every_seed(both: Both):
 
 def test_evaluation_refuses_seeds_that_are_not_there_or_not_as_far(both: Both, tmp_path: Path):
     write_claim(tmp_path, EXPERIMENT)
+    with pytest.raises(UserError, match=r"of its 2 seeds seed_3, seed_4 have not started; run the training again$"):
+        evaluate_workdir(tmp_path)
     (tmp_path / "seed_3").symlink_to(both.workdir / "seed_3")
-    with pytest.raises(UserError, match=r"seed_4 is no workdir of train\.py"):
+    remedy = r"run the training again, or evaluate the seeds that there are: --workdir \S+/seed_3$"
+    with pytest.raises(UserError, match=rf"of its 2 seeds seed_4 has not started; {remedy}"):
         evaluate_workdir(tmp_path)
 
     def preempt(step: int) -> None:

@@ -116,6 +116,12 @@ def test_the_command_writes_pictures_and_figures(workdir: Path, tmp_path: Path):
         assert picture.width > 8 * 64 and picture.height > 32 * 64
 
 
+def test_the_folder_of_several_seeds_is_refused(tmp_path: Path):
+    write_claim(tmp_path, tiny_experiment(seeds=3, seed=7))
+    with pytest.raises(UserError, match=r"holds 3 seeds; take one of them, such as .*/seed_7$"):
+        replay(tmp_path, 1, make_mesh(jax.devices()[:1]))
+
+
 def test_a_step_that_the_run_does_not_have_is_refused(workdir: Path):
     with pytest.raises(UserError, match=r"--step 999: the run in .* has the steps 1 to \d+"):
         replay(workdir, 999, make_mesh(jax.devices()[:1]))

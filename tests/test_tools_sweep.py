@@ -23,6 +23,7 @@ from convnext_jax.tools.sweep import runner
 from convnext_jax.tools.sweep.points import Point, read_points
 from convnext_jax.tools.sweep.results import FIGURES, results_table, short_labels, write_results
 from convnext_jax.tools.sweep.runner import run_sweep
+from convnext_jax.workdir.claim import write_claim
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.py"))
 HELD_OUT = "--config.data.validation_fraction=0.2"
@@ -295,6 +296,17 @@ def test_a_signal_is_passed_on_and_the_point_goes_on_later(
     assert point.log.read_text().splitlines() == [arguments, "saved", arguments]
     assert "| 0.5000          | 1.0000          |" in capsys.readouterr().out
     assert json.loads((tmp_path / "runs" / "sweep.json").read_text())["points"][0]["seconds"] == 3.0
+
+
+def test_the_workdir_of_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (point,) = points_of(tmp_path, "[{}]")
+    write_claim(tmp_path / "runs", point.experiment)
+    monkeypatch.setattr(
+        sys, "argv", ["sweep", str(tmp_path / "sweep.py"), "--workdir", str(tmp_path / "runs"), HELD_OUT]
+    )
+    monkeypatch.setattr(command, "run_sweep", lambda *arguments: ([], "nothing"))
+    with pytest.raises(UserError, match=r"runs is the workdir of a run of train\.py; choose another --workdir"):
+        command.main()
 
 
 def test_the_command_with_a_point_that_train_refuses(tmp_path: Path):

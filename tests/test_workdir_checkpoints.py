@@ -148,7 +148,7 @@ def test_the_best_of_a_run_with_a_validation_split(tmp_path: Path):
 
 def test_the_best_of_a_run_without_evaluations_is_its_latest(tmp_path: Path):
     with Checkpoints(tmp_path, keep_latest=2, keep_best=1) as checkpoints:
-        with pytest.raises(UserError, match="there is none yet"):
+        with pytest.raises(UserError, match="no checkpoint 'best'; there is none yet$"):
             checkpoints.select("best")
         checkpoints.save(5, items_at(5))
         checkpoints.wait()

@@ -91,6 +91,12 @@ def test_a_start_that_was_refused_binds_nobody(tmp_path: Path):
     check_claim(tmp_path, corrected)
 
 
+def test_the_folder_of_a_sweep_is_refused(tmp_path: Path):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is the folder of a sweep; choose another --workdir$"):
+        check_claim(tmp_path, ONE)
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run cannot be written .*choose another --workdir"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.image import resize as resize_image  # by name: jax2onnx has another in the module, for a known batch alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,4 +57,4 @@ def resize(images: jax.Array, size: int | None) -> jax.Array:
     """
     if size is None or images.shape[1:3] == (size, size):
         return images
-    return jax.image.resize(images, (images.shape[0], size, size, images.shape[-1]), "linear")
+    return resize_image(images, (images.shape[0], size, size, images.shape[-1]), "linear")

@@ -64,6 +64,21 @@ def _name(members: Sequence[AnyEvaluation], with_weights: bool, with_step: bool,
     return f"{name} {step} step" + (f" {first.step}" if len({each.step for each in members}) == 1 else "")
 
 
+def why_not_compared(first: Group, second: Group) -> str | None:
+    """Returns why two groups cannot be compared, None if they can."""
+    one, other = first.evaluations[0], second.evaluations[0]
+    numbers = [len(group.evaluations) for group in (first, second)]
+    if not same_examples(one, other):
+        return "they were evaluated on different examples"
+    if len(one.examples) < 2:
+        return "there is a single example"
+    if min(numbers) == 1 < max(numbers):
+        return "one has several seeds and the other one seed"
+    if min(numbers) > 1 and difference_of_means(*_figures(first, second))[1] is None:
+        return "the seeds of neither vary"
+    return None
+
+
 def compare(first: Group, second: Group) -> dict[str, Any] | None:
     """Compares the top-1 accuracy of two groups, or the mean IoU of segmentations.
 
@@ -71,24 +86,23 @@ def compare(first: Group, second: Group) -> dict[str, Any] | None:
       ``first``, ``second``, ``figure``, ``difference`` (of the second less the first), ``interval`` (95%), ``method``
       and ``conclusion``, a sentence. Of one run each, these are about the same examples; see `AnyEvaluation.paired`. Of
       several seeds each, they are about other seeds; see `convnext_jax.evaluate.uncertainty.difference_of_means`. None
-      if there is no interval: the examples differ or are fewer than two, it is one seed against several, or the seeds
-      of neither group vary.
+      if there is no interval; `why_not_compared` says why.
     """
-    one, other = first.evaluations[0], second.evaluations[0]
-    if not same_examples(one, other) or len(one.examples) < 2:
+    if why_not_compared(first, second) is not None:
         return None
+    one, other = first.evaluations[0], second.evaluations[0]
     names = {"first": first.name, "second": second.name, "figure": one.main_figure}
     if len(first.evaluations) == len(second.evaluations) == 1:
         compared = one.paired(other)
-    elif min(len(first.evaluations), len(second.evaluations)) > 1:
-        figures = ([each.figures[one.main_figure] for each in group.evaluations] for group in (first, second))
-        difference, interval = difference_of_means(*figures)
-        if interval is None:  # the seeds of both agree to the last example
-            return None
-        compared = {"difference": difference, "interval": interval, "method": "Welch's interval over the seeds"}
     else:
-        return None
+        difference, interval = difference_of_means(*_figures(first, second))
+        compared = {"difference": difference, "interval": interval, "method": "Welch's interval over the seeds"}
     return names | compared | {"conclusion": _conclusion(names, compared, len(one.examples))}
+
+
+def _figures(first: Group, second: Group) -> list[list[float]]:
+    """Returns the figure that two groups are compared by, of each seed of each."""
+    return [[each.figures[each.main_figure] for each in group.evaluations] for group in (first, second)]
 
 
 def _conclusion(names: dict[str, str], compared: dict[str, Any], examples: int) -> str:

@@ -66,6 +66,7 @@ def open_classifier(
     weights: str = "raw",
     image_size: int | None = None,
     dtype: str | None = None,
+    if_masks: str = "give --masks DIR, or in Python take convnext_jax.evaluate.segmenter.load",
 ) -> OpenedClassifier:
     """Opens a trained classifier.
 
@@ -76,6 +77,7 @@ def open_classifier(
       image_size: side in pixels that pictures are resized to; None is that of the training. A folder of weights may not
         know it.
       dtype: what a run's network computes in; None is what its config says. A folder's computes in float32.
+      if_masks: what to do about a run that predicts masks, to be said in the error.
 
     Raises:
       UserError: no such workdir, checkpoint or weights, a run that predicts masks, or the size of the images is not
@@ -89,8 +91,7 @@ def open_classifier(
     run = open_one_seed(directory, dtype)
     if run.experiment.task.has_masks:
         raise UserError(
-            f"the run in {directory} predicts masks (config.task.name={run.experiment.task.name}): give --masks DIR, or"
-            " in Python take convnext_jax.evaluate.segmenter.load"
+            f"the run in {directory} predicts masks (config.task.name={run.experiment.task.name}): {if_masks}"
         )
     preprocess = preprocessing_of(run, image_size)
     number = run.select(str(step))

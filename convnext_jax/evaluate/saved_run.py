@@ -105,18 +105,19 @@ class SavedRun:
                 ) from error
         return restored[names[0]], restored[names[1]]
 
-    def check_same_data(self, dataset: Dataset, *, may_have_changed: bool = False) -> None:
+    def check_same_data(self, dataset: Dataset, *, may_have_changed: bool | None = None) -> None:
         """Raises UserError if the data are not those that the run was trained on.
 
         Args:
           dataset: the data.
-          may_have_changed: whether other examples are all right. Other classes and channels are not in any case.
+          may_have_changed: whether other examples are all right, None if they never are. Other classes and channels
+            are not in any case.
         """
         there, classes_alone = self.record, dataclasses.replace(self.record, splits={})
         remedy, now = "give the right --data_dir", DatasetRecord.of(dataset)
         if may_have_changed:
             there = classes_alone
-        elif not classes_alone.differences(now):
+        elif may_have_changed is False and not classes_alone.differences(now):
             remedy += ", or evaluate on these with --data_changed ok"
         there.check_same(now, self.workdir, remedy)
 

@@ -14,7 +14,7 @@ from convnext_jax.evaluate.predictions import Predictor
 from convnext_jax.evaluate.saved_run import SavedRun
 from convnext_jax.memory import device_text
 from convnext_jax.models.parameters import count_parameters
-from convnext_jax.workdir.claim import read_experiment, seed_runs
+from convnext_jax.workdir.claim import has_begun, read_experiment, seed_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +115,10 @@ def select(workdir: Path, selection: Selection) -> Selected:
       UserError: no workdir, no such checkpoint, weights or split, or data that are missing or others than those trained
         on.
     """
-    experiment = read_experiment(workdir)
-    runs = [
-        SavedRun.open(directory, data_dir=selection.data_dir, dtype=selection.dtype)
-        for directory, _ in seed_runs(workdir, experiment)
-    ]
+    directories = [directory for directory, _ in seed_runs(workdir, read_experiment(workdir))]
+    if len(directories) > 1:
+        _check_all_have_begun(workdir, directories)
+    runs = [SavedRun.open(directory, data_dir=selection.data_dir, dtype=selection.dtype) for directory in directories]
     steps = [run.select(selection.step) for run in runs]
     if selection.step == "latest" and len(set(steps)) > 1:
         raise UserError(
@@ -131,6 +130,17 @@ def select(workdir: Path, selection: Selection) -> Selected:
     runs[0].examples(dataset, selection.split)  # a split that is not there is said to be that
     runs[0].check_same_data(dataset, may_have_changed=selection.data_changed)
     return Selected(runs, steps, dataset)
+
+
+def _check_all_have_begun(workdir: Path, seeds: Sequence[Path]) -> None:
+    begun = [str(directory) for directory in seeds if has_begun(directory)]
+    missing = [directory.name for directory in seeds if not has_begun(directory)]
+    if missing:
+        those_there = f", or evaluate the seeds that there are: --workdir {' '.join(begun)}" if begun else ""
+        raise UserError(
+            f"{workdir}: of its {len(seeds)} seeds {', '.join(missing)} {'has' if len(missing) == 1 else 'have'} not"
+            f" started; run the training again{those_there}"
+        )
 
 
 def about_figures(run: SavedRun, step: int, selection: Selection, examples: Split, params: Any) -> dict[str, Any]:

@@ -89,14 +89,20 @@ def make_soup(
 
 
 def _last_steps(run: SavedRun, last: int) -> list[int]:
-    kept = run.experiment.run.keep_latest
+    settings = run.experiment.run
+    kept = settings.keep_latest
     with run.checkpoints() as checkpoints:
         steps = [step for step in checkpoints.steps() if checkpoints.metrics(step)]
     # Beyond keep_latest there may be a best checkpoint, from long before.
     if last > min(kept, len(steps)):
+        remedy = f"train with --config.run.keep_latest={last}"
+        if last <= kept:  # there were too few evaluations
+            more_often = settings.eval_every_epochs > 1
+            remedy = f"train with {'a lower config.run.eval_every_epochs' if more_often else 'more config.run.epochs'}"
+        fewer = ", or take fewer" if min(kept, len(steps)) > 1 else ""
         raise UserError(
-            f"--last {last}: {run.workdir} has {len(steps)} evaluated checkpoints and keeps the latest {kept};"
-            f" train with --config.run.keep_latest={last}, or take fewer"
+            f"--last {last}: {run.workdir} has {len(steps)} evaluated checkpoint{'s' * (len(steps) != 1)} and keeps the"
+            f" latest {kept}; {remedy}{fewer}"
         )
     return steps[-last:]
 

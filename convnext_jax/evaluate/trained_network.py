@@ -14,7 +14,7 @@ from convnext_jax.evaluate.predictions import Forward, Predictor
 from convnext_jax.evaluate.preprocessing import AnyPicture, Preprocessing
 from convnext_jax.evaluate.saved_run import SavedRun
 from convnext_jax.models.parameters import Tree
-from convnext_jax.workdir.claim import read_experiment
+from convnext_jax.workdir.claim import read_one_seed
 
 BATCH_SIZE = 32  # of every batch, so that each program compiles once, whatever the number of pictures
 Pictures = np.ndarray | jax.Array | AnyPicture | Sequence[AnyPicture] | Sequence[np.ndarray]
@@ -99,10 +99,5 @@ def open_one_seed(directory: Path, dtype: str | None = None) -> SavedRun:
     Raises:
       UserError: no workdir with checkpoints, or one of several seeds.
     """
-    experiment = read_experiment(directory)
-    if experiment.run.seeds > 1:
-        raise UserError(
-            f"{directory} holds {experiment.run.seeds} seeds; take one of them, such as"
-            f" {directory}/seed_{experiment.run.seed}"
-        )
+    read_one_seed(directory)
     return SavedRun.open(directory, data_dir=None, dtype=dtype)

@@ -134,10 +134,12 @@ def _input_text(network: OpenedClassifier, form: str) -> str:
     kind = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels} channels")
     pixels = f"{height}x{width} pixels, {kind}"
     if height == width:
-        pixels += f". The shorter side is resized to {height} and the center is cropped"
+        pixels += f". The shorter side is resized to {height} (bicubic, with antialiasing) and the center is cropped"
     inside = form in ("onnx", "onnx_int8", "stablehlo")
     if side is not None and (side, side) != (height, width) and not inside:
-        pixels += f"; the network is then given {side}x{side} pixels"
+        pixels += f"; these are then resized to {side}x{side} (bilinear)"
+        if form in _LIBRARIES:
+            pixels += f". The library's own transform goes to {side}x{side} at once, so its answers differ a little"
     if inside:
         return f"{pixels}. The input is uint8 [B,{height},{width},{channels}]; the normalization is in the program."
     return (

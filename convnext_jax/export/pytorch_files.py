@@ -4,11 +4,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
 
 from convnext_jax.evaluate.opened_classifier import OpenedClassifier
 from convnext_jax.export.pytorch_models import WEIGHTS_FILE, PyTorchModel
 from convnext_jax.models.torch_import import export_state_dict
+from convnext_jax.storage.arrays import write_arrays
 from convnext_jax.storage.files import write_json
 
 
@@ -31,6 +31,6 @@ def write_pytorch(network: OpenedClassifier, model: PyTorchModel, folder: Path) 
         if name.endswith("running_mean")
     }
     # transformers asks for the format.
-    save_file(named, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_arrays(folder / WEIGHTS_FILE, named, metadata={"format": "pt"})
     for name, content in model.files.items():
         write_json(folder / name, content)

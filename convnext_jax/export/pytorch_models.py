@@ -343,7 +343,7 @@ def _timm(
         "pretrained_cfg": {
             "tag": "",
             "input_size": [preprocess.shape[2], *_size(network)],
-            "interpolation": "bilinear",
+            "interpolation": "bicubic",
             "crop_pct": 1.0,
             "crop_mode": "center",
             "mean": preprocess.mean,
@@ -398,7 +398,7 @@ def _transformers_preprocessing(network: OpenedClassifier) -> dict[str, Any]:
         "do_resize": True,
         "size": {"shortest_edge": _size(network)[0]},
         "crop_pct": 1.0,
-        "resample": 2,  # bilinear
+        "resample": 3,  # bicubic
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

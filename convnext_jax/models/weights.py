@@ -12,19 +12,21 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from convnext_jax.errors import UserError, first_line, writing
 from convnext_jax.models.interface import Architecture
 from convnext_jax.models.parameters import Tree, flat, nested
-from convnext_jax.storage.arrays import read_arrays
+from convnext_jax.storage.arrays import read_arrays, write_arrays
 from convnext_jax.storage.bounded import read_json
 from convnext_jax.storage.checksums import damage, has_checksums, write_checksums
 from convnext_jax.storage.files import new_folder, write_json
 
 _WEIGHTS, _CARD = "weights.safetensors", "model.json"
 _BATCH_STATS = "batch_stats/"  # before the paths of the running statistics
-_REMEDY = "make it with python -m convnext_jax.tools.import_torch WEIGHTS --model NAME --output DIR"
+_REMEDY = (
+    "make it with python -m convnext_jax.tools.export --workdir WORKDIR --format convnext_jax --output DIR, with"
+    " tools.import_torch or with tools.soup"
+)
 UNVERIFIED = "unverified: there are no checksums to compare its files with"
 
 
@@ -95,7 +97,7 @@ class ModelFolder:
         params = {path: np.asarray(leaf, jnp.dtype(dtype)) for path, leaf in flat(self.params).items()}
         arrays = params | {_BATCH_STATS + path: leaf for path, leaf in flat(self.batch_stats).items()}
         card = {name: value for name in _CARD_FIELDS if (value := getattr(self, name)) is not None}
-        save_file({path: np.ascontiguousarray(array) for path, array in arrays.items()}, folder / _WEIGHTS)
+        write_arrays(folder / _WEIGHTS, arrays)
         write_json(folder / _CARD, {"format": 2, **card})
         for name, content in (beside or {}).items():
             write_json(folder / name, content)
@@ -108,8 +110,15 @@ class ModelFolder:
         Raises:
           UserError: it is no such folder, or it is damaged.
         """
+        if not directory.exists():
+            raise UserError(f"{directory} holds no weights to start from (there is no such folder); {_REMEDY}")
+        if (directory / "checkpoints").is_dir():
+            raise UserError(
+                f"{directory} is a workdir, not a folder of weights; name the folder that"
+                f" python -m convnext_jax.tools.export --workdir {directory} --format convnext_jax --output DIR makes"
+            )
         if what := damage(directory):
-            raise UserError(f"the weights in {directory} are damaged ({what}); {_REMEDY}, or tools.soup again")
+            raise UserError(f"the weights in {directory} are damaged ({what}); {_REMEDY}")
         arrays = read_arrays(directory / _WEIGHTS) if (directory / _WEIGHTS).is_file() else {}
         try:
             card = read_json(directory / _CARD)

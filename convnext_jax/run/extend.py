@@ -23,6 +23,14 @@ _COPIED = (
 )
 
 
+def check_checkpoints(workdir: Path) -> None:
+    """Raises UserError if a finished run has no checkpoints, since it would begin anew and lose its log."""
+    if (workdir / "summary.json").exists() and not saved_steps(workdir / "checkpoints"):
+        raise UserError(
+            f"{workdir} has the log of a finished run and no checkpoints: restore them, or choose another --workdir"
+        )
+
+
 def check_start(workdir: Path, experiment: Experiment, *, may_extend: bool) -> Experiment | None:
     """Checks that a run in a workdir can begin, go on or be extended, as far as the settings tell.
 
@@ -30,13 +38,17 @@ def check_start(workdir: Path, experiment: Experiment, *, may_extend: bool) -> E
       The settings of the run that is there, if it is to be made longer; None if it is not.
 
     Raises:
-      UserError: the workdir belongs to another configuration, which is not this one with fewer epochs.
+      UserError: the workdir belongs to another configuration, which is not this one with fewer epochs, or has lost the
+        checkpoints of a finished run.
     """
     before = read_experiment(workdir) if may_extend and has_begun(workdir) else None
-    if before is None or identity(before) == identity(experiment):
-        check_claim(workdir, experiment)
+    if before is not None and identity(before) == identity(experiment):
+        before = None
+    check_claim(workdir, experiment, may_differ=() if before is None else _MAY_DIFFER)
+    if experiment.run.seeds == 1:  # else it holds the workdirs of the seeds, and a summary of them
+        check_checkpoints(workdir)
+    if before is None:
         return None
-    check_claim(workdir, experiment, may_differ=_MAY_DIFFER)
     if experiment.run.epochs <= before.run.epochs:
         raise UserError(
             f"--extend: the run in {workdir} has {before.run.epochs} epochs already; give more with --config.run.epochs"

@@ -34,7 +34,7 @@ from convnext_jax.models.weights import ModelFolder, start_from
 from convnext_jax.optim.optimizer import make_optimizer
 from convnext_jax.optim.schedules import make_schedule, reduced, steps_before_decay
 from convnext_jax.precision import precision_of
-from convnext_jax.run.extend import check_start
+from convnext_jax.run.extend import check_checkpoints, check_start
 from convnext_jax.run.output import Output
 from convnext_jax.run.peers import ALONE, Peers
 from convnext_jax.sharding import Sharding, abstract, put
@@ -245,6 +245,7 @@ def _prepare(
     with peers.together():
         output.record(record)
         output.set_damaged_aside()
+        check_checkpoints(workdir)  # all that there were may be damaged
         if before is not None:
             output.extend(before, experiment, plan.steps_per_epoch)
     if before is not None and (fewer := read_rollbacks(workdir)) != rollbacks:

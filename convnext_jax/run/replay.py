@@ -38,7 +38,7 @@ from convnext_jax.train.gradients import gradient_norm
 from convnext_jax.train.state import TrainState
 from convnext_jax.train.step import StepSpec, prepare_inputs, step_gradient
 from convnext_jax.workdir.checkpoints import Checkpoints
-from convnext_jax.workdir.claim import read_experiment
+from convnext_jax.workdir.claim import read_one_seed
 from convnext_jax.workdir.dataset_record import DatasetRecord
 from convnext_jax.workdir.rollbacks import read_rollbacks
 
@@ -72,16 +72,16 @@ def replay(
     again.
 
     Args:
-      workdir: the workdir of ``train.py``.
+      workdir: the workdir of ``train.py``, of one seed.
       step: counted from 1, as the log and the message of a divergence count.
       mesh: the devices.
       data_dir: where the data are on this machine; None is where the config says.
       say: is told how far it is.
 
     Raises:
-      UserError: no workdir, no such step, data that are others now.
+      UserError: no workdir, or one of several seeds, no such step, data that are others now.
     """
-    experiment = read_experiment(workdir, data_dir=data_dir)
+    experiment = read_one_seed(workdir, data_dir=data_dir)
     dataset = data_for_task(experiment, data.load(experiment.data))
     check_same_data(workdir, DatasetRecord.of(dataset))
     rollbacks = read_rollbacks(workdir)

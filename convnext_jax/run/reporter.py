@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -29,11 +28,19 @@ class Diverged(Failure):
 
     everywhere = True
 
-    def __init__(self, reason: str, step: int, kept: int, workdir: Path) -> None:
+    def __init__(self, reason: str, step: int, kept: int, run: Run) -> None:
         self.reason, self.step, self.kept = reason, step, kept
+        workdir, settings = run.output.workdir, run.plan.experiment.run
+        remedy = "lower config.optim.learning_rate, set config.optim.clip_norm or config.run.on_divergence=rollback"
+        if settings.on_divergence == "rollback":  # in the same workdir another learning rate would be refused
+            remedy = (
+                f"all of config.run.rollbacks={settings.rollbacks} are used: begin with a lower"
+                " config.optim.learning_rate or a tighter config.optim.clip_norm in another --workdir, or raise"
+                " config.run.rollbacks"
+            )
         super().__init__(
             f"{reason}; {f'the checkpoint of step {kept} is kept' if kept else 'there is no checkpoint yet'};"
-            " lower config.optim.learning_rate, set config.optim.clip_norm or config.run.on_divergence=rollback;"
+            f" {remedy};"
             f" python -m convnext_jax.tools.replay --workdir {workdir} --step {step} shows what the step was given"
         )
 
@@ -121,7 +128,7 @@ class Reporter:
     def _diverged(self, step: int, what: str, value: float, lr: float) -> None:
         kept = self._saver.discard(step)  # it may have been saved while its evaluation was interrupted
         reason = f"{what} is {value} at step {step}, learning rate {lr:.3g}"
-        raise Diverged(reason, step, kept, self._run.output.workdir)
+        raise Diverged(reason, step, kept, self._run)
 
 
 def _time_when_ready(metrics: Metrics) -> float:

@@ -1,11 +1,13 @@
 """Named arrays in the format safetensors, which runs no code, from files that others made."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from convnext_jax.errors import UserError, first_line
+from convnext_jax.storage.files import write_bytes
 
 # The largest network in the table, ConvNeXt V2 huge, has 660 million parameters: 5.3 GB at eight bytes each.
 MOST_BYTES = 16 << 30
@@ -44,3 +46,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if array.dtype.kind == "c":
             raise UserError(f"{path} holds complex numbers under {name!r}: no network here has such weights")
     return arrays
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes arrays into a ``.safetensors`` file, whole or not at all.
+
+    The library's own writer makes a file that its owner alone may read, and raises an error of its own on a full disk.
+
+    Args:
+      path: the file.
+      arrays: the arrays by name.
+      metadata: texts by name, for the header.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_bytes(path, save(contiguous, metadata=None if metadata is None else dict(metadata)))

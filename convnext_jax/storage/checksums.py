@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from convnext_jax.errors import UserError, system_reason
 from convnext_jax.storage.cloud import files_below
 from convnext_jax.storage.files import parse_json, write_json
 
@@ -27,6 +28,9 @@ def damage(folder: Path) -> str | None:
     """Returns what is wrong with a folder's files, None if nothing is or if it has no checksums.
 
     A file that has no checksum does no harm.
+
+    Raises:
+      UserError: a file may not be read, which says nothing about what it holds.
     """
     path = folder / _NAME
     if not path.exists():
@@ -40,6 +44,8 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if _digest(folder / name) != digest:
                 return f"{name} has other content than was written"
+    except PermissionError as error:
+        raise UserError(f"{error.filename} cannot be read ({system_reason(error)}); let this user read it") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{_NAME} cannot be used ({type(error).__name__})"
     return None

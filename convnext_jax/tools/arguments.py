@@ -4,8 +4,11 @@ An empty one is what ``--workdir "$UNSET"`` gives. As a path it would mean the c
 configuration that nothing was given.
 """
 
+import contextlib
 import os
+import re
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from convnext_jax.errors import UserError, system_reason
@@ -53,6 +56,25 @@ def check_path(name: str, path: Path) -> None:
     except OSError as error:
         shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:10]}..."
         raise UserError(f"{name} {shown}: {system_reason(error)}; give another path") from error
+
+
+@contextlib.contextmanager
+def data_options(*names: str) -> Iterator[None]:
+    """Makes a UserError inside name the options of a command in place of the fields of ``config.data``.
+
+    >>> with data_options("data_dir"):
+    ...     raise UserError("name it with --config.data.data_dir=DIR")
+    Traceback (most recent call last):
+    convnext_jax.errors.UserError: name it with --data_dir=DIR
+
+    Args:
+      names: the fields that are options of the command.
+    """
+    try:
+        yield
+    except UserError as error:
+        text = re.sub(rf"(--)?\bconfig\.data\.({'|'.join(names)})\b", r"--\2", str(error))
+        raise UserError(text) from error
 
 
 def check_new_folder(name: str, folder: Path) -> None:

@@ -271,6 +271,9 @@ def _apply_overrides(config: Any, path: str, overrides: Sequence[str]) -> Any:
     arguments = ["train.py", *overrides]
     try:
         flag = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+        for name in values:
+            if isinstance(each := values[name], flags.MultiFlag):
+                _let_the_last_one_count(each)
         unused = values(arguments)[1:]
     except flags.IllegalFlagValueError as error:
         raise UserError(_illegal_value(config, error)) from error
@@ -281,6 +284,17 @@ def _apply_overrides(config: Any, path: str, overrides: Sequence[str]) -> Any:
     if unused:
         raise UserError(f"unexpected argument {unused[0]!r}; overrides read --config.section.field=value")
     return flag.value
+
+
+def _let_the_last_one_count(flag: flags.MultiFlag) -> None:
+    """Makes a flag that is given again forget what was given before. Those of tuples would join the values."""
+    parse = flag.parse
+
+    def parse_alone(arguments: Any) -> None:
+        flag.present = 0
+        parse(arguments)
+
+    flag.parse = parse_alone
 
 
 _ILLEGAL = re.compile(r"flag --config\.(\w+)\.(\w+)=(.*?): ", re.DOTALL)

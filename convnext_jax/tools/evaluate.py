@@ -11,7 +11,7 @@ from convnext_jax.errors import UserError
 from convnext_jax.precision import DTYPES
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
-from convnext_jax.tools.arguments import check_new_folder
+from convnext_jax.tools.arguments import check_new_folder, data_options
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from convnext_jax.evaluate.selected import AnyEvaluation
 
 
+@data_options("data_dir")
 def main() -> None:
     """The command."""
     arguments = _parse()
     _check_tasks(arguments)
     # These take seconds to import; a mistake above was answered without them.
-    from convnext_jax.evaluate.comparison import compare, group_seeds
+    from convnext_jax.evaluate.comparison import compare, group_seeds, why_not_compared
     from convnext_jax.run.compilation_cache import keep_compiled_programs
     from convnext_jax.run.jax_settings import start_jax
 
@@ -42,6 +43,9 @@ def main() -> None:
     groups = group_seeds(evaluations)
     comparisons = [compared for group in groups[1:] if (compared := compare(groups[0], group)) is not None]
     _print(arguments.format, groups, comparisons)
+    for group in groups[1:]:
+        if reason := why_not_compared(groups[0], group):
+            print(f"{group.name} is not compared with {groups[0].name}: {reason}", file=sys.stderr)
     for path in _write(arguments, groups, comparisons):
         print(f"written to {path}", file=sys.stderr)
 

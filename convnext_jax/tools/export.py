@@ -7,7 +7,7 @@ from convnext_jax.errors import UserError, nearest
 from convnext_jax.precision import DTYPES
 from convnext_jax.storage.cloud import local_path, to_path
 from convnext_jax.tools import command_line
-from convnext_jax.tools.arguments import check_new_folder
+from convnext_jax.tools.arguments import check_new_folder, data_options
 
 _FORMATS = """\
 timm, transformers, torchvision, facebookresearch, and the other layouts of docs/weights.md: model.safetensors in the
@@ -16,6 +16,7 @@ bits, calibrated on training images; stablehlo: a program for CPU, CUDA and TPU 
 folder of weights. Beside them a model card, README.md, with the Python that loads them."""
 
 
+@data_options("data_dir")
 def main() -> None:
     """The command."""
     parser = command_line.Parser("Writes a trained network in the format of other software.", _FORMATS)
@@ -58,6 +59,7 @@ def main() -> None:
         weights=arguments.weights,
         image_size=arguments.image_size,
         dtype=dtype if arguments.format == "stablehlo" else "float32",
+        if_masks="such a network cannot be exported; tools.predict --masks DIR uses it",
     )
     for line in write_export(network, arguments.format, arguments.output, arguments.data_dir, stored=dtype):
         print(line)

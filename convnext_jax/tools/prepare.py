@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING
 
 from convnext_jax.config import DataConfig, parse_sections
-from convnext_jax.errors import UserError
 from convnext_jax.tools import command_line
+from convnext_jax.tools.arguments import data_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +34,9 @@ def main() -> None:
         "--validation_fraction", type=float, default=0.0, help="share of every class to be held out of train"
     )
     arguments = parser.parse_args()
-    try:
-        _prepare(parse_sections({"data": vars(arguments)})["data"])
-    except UserError as error:
-        # The messages name the fields of a configuration; here each is a flag of its own.
-        text = str(error).replace("--config.data.", "--").replace("config.data.", "--")
-        raise UserError(text) from error
+    given = vars(arguments)
+    with data_options(*given):
+        _prepare(parse_sections({"data": given})["data"])
 
 
 def _prepare(config: DataConfig) -> None:

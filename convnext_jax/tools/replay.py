@@ -12,9 +12,10 @@ from typing import Any
 from convnext_jax.errors import writing
 from convnext_jax.storage.cloud import to_path
 from convnext_jax.tools import command_line
-from convnext_jax.tools.arguments import check_new_folder
+from convnext_jax.tools.arguments import check_new_folder, data_options
 
 
+@data_options("data_dir")
 def main() -> None:
     """The command."""
     parser = command_line.Parser(

@@ -204,8 +204,8 @@ class Checkpoints:
         else:
             step = int(which) if which.isdecimal() else None
         if step is None or step not in steps:
-            there = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet"
-            raise UserError(f"{self._directory}: no checkpoint {which!r}; {there}; or say best or latest")
+            there = f"there are {', '.join(map(str, steps))}; or say best or latest" if steps else "there is none yet"
+            raise UserError(f"{self._directory}: no checkpoint {which!r}; {there}")
         return step
 
     def verify(self, step: int) -> None:

@@ -83,15 +83,17 @@ def seed_runs(workdir: Path, experiment: Experiment) -> list[tuple[Path, Experim
 
 
 def check_claim(workdir: Path, experiment: Experiment, *, may_differ: Collection[str] = ()) -> None:
-    """Raises UserError if the folder belongs to another configuration, and lists the fields that differ.
+    """Raises UserError if the folder belongs to a sweep or another configuration, and lists the fields that differ.
 
-    A folder in which no run has begun belongs to nobody.
+    A folder in which neither has begun belongs to nobody.
 
     Args:
       workdir: the folder.
       experiment: the configuration.
       may_differ: fields, ``section.field``, that may differ.
     """
+    if (workdir / "sweep.json").exists():
+        raise UserError(f"{workdir} is the folder of a sweep; choose another --workdir")
     if not has_begun(workdir) or not (workdir / "config.json").exists():
         return
     if reason := _read_config(workdir).finished_because:
@@ -139,6 +141,21 @@ def read_experiment(workdir: Path, *, data_dir: str | None = None) -> Experiment
     if data_dir is None:
         return experiment
     return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, data_dir=data_dir))
+
+
+def read_one_seed(workdir: Path, *, data_dir: str | None = None) -> Experiment:
+    """Returns the configuration of a workdir of one seed; see `read_experiment`.
+
+    Raises:
+      UserError: it is no workdir, or one of several seeds.
+    """
+    experiment = read_experiment(workdir, data_dir=data_dir)
+    if experiment.run.seeds > 1:
+        raise UserError(
+            f"{workdir} holds {experiment.run.seeds} seeds; take one of them, such as"
+            f" {workdir}/seed_{experiment.run.seed}"
+        )
+    return experiment
 
 
 def _read_config(workdir: Path) -> Migrated:

@@ -9,7 +9,7 @@ devices' memory. If the system ends one, the others are not affected.
 import sys
 from pathlib import Path
 
-from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL
+from convnext_jax.errors import EXIT_FAILURE, EXIT_TEMPFAIL, UserError
 from convnext_jax.storage.cloud import local_path
 from convnext_jax.tools import command_line
 from convnext_jax.tools.arguments import check_new_folder
@@ -40,6 +40,8 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     workdir = arguments.workdir or Path("runs") / arguments.sweep.stem
     check_new_folder("--workdir", workdir)
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} is the workdir of a run of train.py; choose another --workdir for the sweep")
     points = read_points(arguments.sweep, overrides, workdir)
     outcomes, stopped_by = run_sweep(points, train_in_process)
     if outcomes:
