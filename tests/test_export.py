@@ -282,6 +282,7 @@ def test_a_network_that_enlarges_its_images_does_so_in_onnx_for_any_batch(tmp_pa
     run = write_run(tmp_path / "run", tiny_experiment(SMALL, image_sizes=(16, 32)), architecture=SMALL)
     network = open_classifier(run)
     write_export(network, "onnx", tmp_path / "out")
+    assert jnp.cumsum(jnp.ones((2, 3)), 1)[0].tolist() == [1, 2, 3], "jax.numpy is as it was"
     found = run_onnx(tmp_path / "out" / "model.onnx")
     np.testing.assert_allclose(found(IMAGES), logits(network, IMAGES), rtol=0, atol=1e-5)
     np.testing.assert_allclose(found(IMAGES[:1]), found(IMAGES)[:1], rtol=0, atol=1e-5)

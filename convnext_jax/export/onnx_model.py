@@ -5,11 +5,12 @@ TensorFlow. It gets a program without this project's forms for single platforms,
 convolution, and the operations that it would turn into slow or unsupported operators are written in others.
 """
 
+import contextlib
 import json
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def onnx_model(network: OpenedClassifier) -> Any:
         return network.forward(params, batch_stats, images)
 
     try:
-        with plain_convolutions(), warnings.catch_warnings():
+        with plain_convolutions(), _unchanged_jax_numpy(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = jax2onnx.to_onnx(
                 for_one_platform(logits, replacements=_REPLACEMENTS),
@@ -68,6 +69,16 @@ def onnx_model(network: OpenedClassifier) -> Any:
         raise UserError(f"--format onnx: jax2onnx cannot convert {network.model} ({first_line(error)})") from error
     onnx.helper.set_model_props(model, {"class_names": json.dumps(network.classes), "source": network.origin.text})
     return model
+
+
+@contextlib.contextmanager
+def _unchanged_jax_numpy() -> Iterator[None]:
+    """Puts the functions of `jax.numpy` back: jax2onnx leaves a `cumsum` there that takes fewer arguments."""
+    before = dict(jnp.__dict__)
+    try:
+        yield
+    finally:
+        jnp.__dict__.update(before)
 
 
 def run_onnx(model: Path) -> Callable[[np.ndarray], np.ndarray]:
