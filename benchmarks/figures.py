@@ -121,18 +121,24 @@ _SURVEYED = (
     "efficientnet_b0",
 )
 _SURVEYED_LATER = (
+    "resnet18_small_stem",
     "vgg16_bn_small",
     "cct_7_3x2",
     "densenet121",
     "alexnet_small_stem",
+    "densenet100_k12",
     "vit_lite_7",
     "wavemix_lite_64_6",
     "cvt_13",
     "mobilenet_v2_small_stem",
     "resnet20",
+    "swin_tiny_patch2_window4",
+    "preact_resnet164",
+    "vit_tiny_patch4",
     "resnet50",
     "efficientnet_b0_small_stem",
     "resnext50_32x4d",
+    "replknet31b",
 )  # in the order of the record
 _FINE_TUNED = {
     "from scratch": (8, 7, 1),

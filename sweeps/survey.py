@@ -3,7 +3,7 @@
     python -m convnext_jax.tools.sweep sweeps/survey.py --workdir runs/survey
 
 Nine tenths of the training images are trained on and the other tenth evaluated. The quickest come first, about. One
-epoch says whether a network trains, not which is best: docs/models.md has the results of 23.
+epoch says whether a network trains, not which is best: docs/models.md has the results.
 """
 
 BASE = "configs/papers/survey.py"
