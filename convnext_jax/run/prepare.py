@@ -235,10 +235,11 @@ def _prepare(
             check_same_data(workdir, record)
         digest = None
         if weights is not None and not begun:
-            _start_from(weights, plan, plan.model.params, plan.model.batch_stats)
-            digest = ModelFolder.read(weights).digest if peers.count > 1 else None
-    peers.check_same({f"the weights in config.model.init_from={init_from}": digest})
-    peers.check_same({f"the {name} split": dataclasses.asdict(split) for name, split in record.splits.items()})
+            folder = ModelFolder.read(weights)
+            start_from(folder, experiment.model.architecture, plan.model.params, plan.model.batch_stats)
+            digest = folder.digest if peers.count > 1 else None
+    splits = {f"the {name} split": dataclasses.asdict(split) for name, split in record.splits.items()}
+    peers.check_same({f"the weights in config.model.init_from={init_from}": digest, **splits})
     if not told:
         output.say(dataset.describe())
     settings = experiment.run
@@ -439,7 +440,7 @@ def initial_state(
             own = {path: put(np.asarray(values, np.float32), places[path]) for path, values in statistics.items()}
             batch_stats = nested(flat(batch_stats) | own)
     else:
-        params, batch_stats, notes = _start_from(weights, plan, *draw())
+        params, batch_stats, notes = start_from(ModelFolder.read(weights), experiment.model.architecture, *draw())
         if output is not None:
             output.say("; ".join([f"starting from the weights in {weights}", *notes]))
         params, batch_stats = put((params, batch_stats), shardings)
@@ -471,10 +472,6 @@ def restore_state(checkpoints: Checkpoints, step: int, plan: RunPlan) -> TrainSt
     like = {name: getattr(plan.state, name) for name in ITEMS}
     done = put(jnp.int32(step), plan.spec.sharding.replicated)
     return TrainState(done, **checkpoints.restore(step, like))
-
-
-def _start_from(weights: Path, plan: RunPlan, params: Any, batch_stats: Any) -> tuple[Any, Any, list[str]]:
-    return start_from(ModelFolder.read(weights), plan.experiment.model.architecture, params, batch_stats)
 
 
 def _source(experiment: Experiment, split: ResidentSplit | Split, sharding: Sharding) -> BatchSource:

@@ -30,26 +30,18 @@ def train_to_the_end(
 
     See ``prepare`` for the arguments and the mistakes, and ``train`` for what is returned and raised.
     """
+
+    # A function, so that no name holds the data of a run on the devices while the next is prepared.
+    def train_once() -> dict[str, Any]:
+        with prepare(experiment, workdir, mesh, compiler=compiler, peers=peers, dataset=dataset, extend=extend) as run:
+            return train(run)
+
     while True:
         try:
-            return _train(experiment, workdir, mesh, compiler, peers, dataset, extend)
+            return train_once()
         except Diverged as diverged:
             if not peers.of_lead(peers.lead and _roll_back(experiment, Output(workdir), diverged)):
                 raise
-
-
-def _train(
-    experiment: Experiment,
-    workdir: Path,
-    mesh: Mesh,
-    compiler: StepCompiler,
-    peers: Peers,
-    dataset: Dataset | None,
-    extend: bool,
-) -> dict[str, Any]:
-    # A function of its own, so that no name holds the data of a run on the devices while the next is prepared.
-    with prepare(experiment, workdir, mesh, compiler=compiler, peers=peers, dataset=dataset, extend=extend) as run:
-        return train(run)
 
 
 def _roll_back(experiment: Experiment, output: Output, diverged: Diverged) -> bool:

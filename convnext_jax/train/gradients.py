@@ -65,8 +65,7 @@ def accumulated_gradient(
 
     It equals that of the whole batch up to rounding, except for drop path and dropout, whose masks are drawn for each
     part, for BatchNorm, which normalizes each part by itself, and for a loss that is no mean over images, which is
-    taken over each part. The running statistics are updated once, by the means
-    over the parts.
+    taken over each part. The running statistics are updated once, by the means over the parts.
 
     Args:
       definition: the model without its parameters.
